@@ -1,0 +1,286 @@
+"""Command lines: from octets to the event they mean, and from a command to its octets.
+
+Every line gives either a command or a `CommandError` with the reply it deserves.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Final, assert_never
+
+from ._address import Address, PathError, scan_path
+from ._events import (
+    Bdat,
+    Command,
+    Data,
+    Help,
+    Lhlo,
+    Mail,
+    Noop,
+    Quit,
+    Rcpt,
+    Recipient,
+    Rset,
+    StartTls,
+    Vrfy,
+)
+from ._limits import Limits
+from ._parameters import (
+    NO_MAIL_PARAMETERS,
+    NO_RCPT_PARAMETERS,
+    Extension,
+    MailParameters,
+    ParameterError,
+    RcptParameters,
+    mail_parameters,
+    rcpt_parameters,
+)
+from ._reply import Reply
+from ._state import Verb
+
+
+class CommandError(ValueError):
+    """A line that is no command here; `reply` is its answer.
+
+    `skip` is the number of octets behind the line that belong to it (a BDAT that cannot be taken).
+    `fatal`: the peer does not speak LMTP at all.
+    """
+
+    def __init__(self, reply: Reply, *, skip: int = 0, fatal: bool = False) -> None:
+        super().__init__(str(reply))
+        self.reply = reply
+        self.skip = skip
+        self.fatal = fatal
+
+
+_SYNTAX: Final = Reply(500, "command syntax error", enhanced="5.5.2")
+_UNKNOWN: Final = Reply(500, "command not recognized", enhanced="5.5.1")
+_NOT_LMTP: Final = Reply(500, "this is LMTP: begin with LHLO", enhanced="5.5.1")
+_FOREIGN: Final = Reply(500, "this is not an LMTP client", enhanced="5.5.1")
+_NOT_OFFERED: Final = Reply(502, "command not implemented", enhanced="5.5.1")
+_NO_ARGUMENT: Final = Reply(501, "this command takes no argument", enhanced="5.5.4")
+_CHUNK_SIZE: Final = Reply(501, "syntax: BDAT size [LAST]", enhanced="5.5.4")
+
+# RFC 5321 4.5.1, F.6 and of extensions: known, but not served here.
+_KNOWN: Final = frozenset(
+    {"EXPN", "SEND", "SOML", "SAML", "TURN", "ETRN", "ATRN", "AUTH", "BURL", "BDAT"}
+    | {"STARTTLS", "XCLIENT", "XFORWARD"}
+)
+# A browser or another HTTP client can be made to send mail commands in its body: the session ends
+# before they are read.
+_HTTP: Final = frozenset(
+    b"GET POST PUT HEAD OPTIONS DELETE PATCH CONNECT TRACE PRI HOST: HOST".split()
+)
+_TLS_HANDSHAKE: Final = b"\x16\x03"
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_VERB: Final = re.compile(r"[A-Za-z]{1,32}")
+# RFC 3030 2: chunk-size is 1*DIGIT.
+_CHUNK: Final = re.compile(r"([0-9]{1,20})(?: (.*))?")
+
+_Parser = Callable[[str, "CommandParser"], Command]
+
+
+def _lhlo(argument: str, parser: "CommandParser") -> Command:
+    # RFC 5321 4.1.4: a name that cannot be verified is no reason to refuse; nor is an odd one.
+    if not argument:
+        raise CommandError(Reply(501, "syntax: LHLO domain", enhanced="5.5.4"))
+    return Lhlo(domain=argument)
+
+
+def _mail(argument: str, parser: "CommandParser") -> Command:
+    path, rest = _path(argument, "FROM:", "MAIL")
+    parameters = NO_MAIL_PARAMETERS
+    if rest:
+        try:
+            parameters = mail_parameters(rest, parser.extensions, parser.limits.message_size)
+        except ParameterError as error:
+            raise CommandError(error.reply) from None
+    return Mail(reverse_path=path, parameters=parameters)
+
+
+def _rcpt(argument: str, parser: "CommandParser") -> Command:
+    path, rest = _path(argument, "TO:", "RCPT")
+    if path is None:
+        raise CommandError(Reply(501, "the null path is no recipient", enhanced="5.1.3"))
+    parameters = NO_RCPT_PARAMETERS
+    if rest:
+        try:
+            parameters = rcpt_parameters(rest)
+        except ParameterError as error:
+            raise CommandError(error.reply) from None
+    return Rcpt(recipient=Recipient(address=path, parameters=parameters))
+
+
+def _path(argument: str, keyword: str, verb: str) -> tuple[Address | None, str]:
+    """The path behind `keyword`, and the parameters behind the path. Raises CommandError."""
+    start = len(keyword)
+    if argument[:start].upper() != keyword:
+        raise CommandError(Reply(501, f"syntax: {verb} {keyword}<address>", enhanced="5.5.4"))
+    status = "5.1.7" if verb == "MAIL" else "5.1.3"
+    try:
+        path, end = scan_path(argument, start)
+    except PathError as error:
+        raise CommandError(Reply(501, str(error), enhanced=status)) from None
+    if end == len(argument):
+        rest = ""
+    elif argument[end] == " ":
+        rest = argument[end + 1 :]
+    else:
+        raise CommandError(Reply(501, "a space ends the path", enhanced=status))
+    # RFC 6531 3.5: the client needs SMTPUTF8, which was not offered.
+    if path is not None and not argument.isascii():
+        raise CommandError(Reply(553, "the address is not ASCII", enhanced="5.6.7"))
+    return path, rest
+
+
+def _bdat(argument: str, parser: "CommandParser") -> Command:
+    match = _CHUNK.fullmatch(argument)
+    if match is None:
+        raise CommandError(_CHUNK_SIZE)
+    size = int(match[1])
+    if match[2] is None:
+        return Bdat(size=size)
+    if match[2].upper() != "LAST":
+        raise CommandError(_CHUNK_SIZE, skip=size)
+    return Bdat(size=size, last=True)
+
+
+def _noop(argument: str, parser: "CommandParser") -> Command:
+    return Noop(text=argument)
+
+
+def _vrfy(argument: str, parser: "CommandParser") -> Command:
+    if not argument:
+        raise CommandError(Reply(501, "syntax: VRFY user", enhanced="5.5.4"))
+    return Vrfy(text=argument)
+
+
+def _help(argument: str, parser: "CommandParser") -> Command:
+    return Help(text=argument)
+
+
+def _bare(command: Command) -> _Parser:
+    def parse(argument: str, parser: "CommandParser") -> Command:
+        # RFC 5321 4.1.1: these commands have no arguments.
+        if argument:
+            raise CommandError(_NO_ARGUMENT)
+        return command
+
+    return parse
+
+
+_PARSERS: Final[dict[str, tuple[Verb, _Parser]]] = {
+    "LHLO": (Verb.LHLO, _lhlo),
+    "MAIL": (Verb.MAIL, _mail),
+    "RCPT": (Verb.RCPT, _rcpt),
+    "DATA": (Verb.DATA, _bare(Data())),
+    "RSET": (Verb.RSET, _bare(Rset())),
+    "NOOP": (Verb.NOOP, _noop),
+    "VRFY": (Verb.VRFY, _vrfy),
+    "HELP": (Verb.HELP, _help),
+    "QUIT": (Verb.QUIT, _bare(Quit())),
+}
+_EXTENSION_PARSERS: Final[dict[Extension, tuple[str, tuple[Verb, _Parser]]]] = {
+    Extension.CHUNKING: ("BDAT", (Verb.BDAT, _bdat)),
+    Extension.STARTTLS: ("STARTTLS", (Verb.STARTTLS, _bare(StartTls()))),
+}
+
+
+class CommandParser:
+    """Reads the command lines of a server with these limits and extensions."""
+
+    __slots__ = ("_parsers", "extensions", "limits")
+
+    def __init__(self, limits: Limits, extensions: frozenset[Extension]) -> None:
+        self.limits = limits
+        self.extensions = extensions
+        self._parsers = dict(_PARSERS)
+        for extension, (verb, parser) in _EXTENSION_PARSERS.items():
+            if extension in extensions:
+                self._parsers[verb] = parser
+
+    def parse(self, line: bytes) -> tuple[Verb, Command]:
+        """The command in `line` (without CRLF). Raises CommandError."""
+        try:
+            text = line.decode()
+        except UnicodeDecodeError:
+            if line.startswith(_TLS_HANDSHAKE):
+                raise CommandError(_FOREIGN, fatal=True) from None
+            raise CommandError(_SYNTAX) from None
+        if not text.isprintable():
+            text = self._odd_text(text)
+        word, _, argument = text.partition(" ")
+        if argument:
+            # RFC 5321 4.1.1: trailing white space is tolerated.
+            argument = argument.rstrip(" ")
+        found = self._parsers.get(word) or self._parsers.get(word.upper())
+        if found is None:
+            raise self._unknown(word)
+        verb, parser = found
+        if argument.startswith(" "):
+            raise CommandError(_SYNTAX)
+        command = parser(argument, self)
+        if verb is Verb.BDAT and isinstance(command, Bdat) and command.last:
+            verb = Verb.BDAT_LAST
+        return verb, command
+
+    def _odd_text(self, text: str) -> str:
+        """`text` without trailing tabs, where nothing else about it is wrong."""
+        text = text.rstrip(" \t")
+        if _CONTROL.search(text):
+            raise CommandError(_SYNTAX, fatal=text.encode().startswith(_TLS_HANDSHAKE))
+        return text
+
+    def _unknown(self, word: str) -> CommandError:
+        name = word.upper()
+        if name.encode() in _HTTP:
+            return CommandError(_FOREIGN, fatal=True)
+        if name in ("HELO", "EHLO"):
+            # RFC 2033 4.1: a server that speaks LMTP must not accept them.
+            return CommandError(_NOT_LMTP)
+        if name in _KNOWN:
+            return CommandError(_NOT_OFFERED)
+        return CommandError(_UNKNOWN if _VERB.fullmatch(word) else _SYNTAX)
+
+
+def encode_command(command: Command) -> bytes:
+    """The octets of a command, CRLF included. The caller has checked its texts."""
+    match command:
+        case Mail(reverse_path=path, parameters=parameters):
+            text = f"MAIL FROM:<{path or ''}>{_encode_mail(parameters)}"
+        case Rcpt(recipient=recipient):
+            text = f"RCPT TO:<{recipient.address}>{_encode_rcpt(recipient.parameters)}"
+        case Data():
+            text = "DATA"
+        case Bdat(size=size, last=last):
+            text = f"BDAT {size} LAST" if last else f"BDAT {size}"
+        case Lhlo(domain=domain):
+            text = f"LHLO {domain}"
+        case Rset():
+            text = "RSET"
+        case Noop(text=argument):
+            text = f"NOOP {argument}" if argument else "NOOP"
+        case Vrfy(text=argument):
+            text = f"VRFY {argument}"
+        case Help(text=argument):
+            text = f"HELP {argument}" if argument else "HELP"
+        case Quit():
+            text = "QUIT"
+        case StartTls():
+            text = "STARTTLS"
+        case _:
+            assert_never(command)
+    return f"{text}\r\n".encode()
+
+
+def _encode_mail(parameters: MailParameters) -> str:
+    text = ""
+    if parameters.size is not None:
+        text += f" SIZE={parameters.size}"
+    if parameters.body is not None:
+        text += f" BODY={parameters.body.value}"
+    return text
+
+
+def _encode_rcpt(parameters: RcptParameters) -> str:
+    return ""

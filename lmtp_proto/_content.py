@@ -1,0 +1,74 @@
+"""Content on the wire: the dot that ends it and the dots that are stuffed into it.
+
+RFC 5321 4.5.2. Only CRLF "." CRLF ends the content (4.1.1.4): no other sequence of CR, LF and "."
+does, whatever the pieces it arrives in. Each octet is searched a constant number of times, by
+primitives that run in C.
+"""
+
+from typing import Final
+
+_END: Final = b"\r\n.\r\n"
+
+
+class DotDecoder:
+    """Finds the end of one message's content and takes the stuffed dots out."""
+
+    __slots__ = ("_held", "_started")
+
+    def __init__(self) -> None:
+        # The line end in front of the content is that of the DATA command.
+        self._held = b"\r\n"
+        self._started = False
+
+    def decode(self, data: bytes) -> tuple[bytes, int]:
+        """Decode the next octets: `(content, used)`.
+
+        `used` is the number of octets of `data` up to and with the end of the content, or -1 while
+        it has not come. A start of the end is held back until the next octets tell.
+        """
+        held = self._held
+        octets = held + data
+        # Without a dot there is neither an end nor a stuffed line; memchr tells at once.
+        if b"." in octets:
+            end = octets.find(_END)
+            if end >= 0:
+                return self._give(octets[: end + 2]), end + len(_END) - len(held)
+        for length in (4, 3, 2, 1):
+            if octets.endswith(_END[:length]):
+                self._held = _END[:length]
+                return self._give(octets[:-length]), -1
+        self._held = b""
+        return self._give(octets), -1
+
+    def _give(self, octets: bytes) -> bytes:
+        octets = octets.replace(b"\r\n.", b"\r\n")
+        if not self._started and octets:
+            self._started = True
+            return octets[2:]
+        return octets
+
+
+class DotEncoder:
+    """Stuffs the dots of one message's content, given in any pieces.
+
+    The content is sent octet for octet; where it does not end in CRLF the final dot would not
+    stand on a line of its own, so `finish()` adds one.
+    """
+
+    __slots__ = ("_tail",)
+
+    def __init__(self) -> None:
+        self._tail = b"\r\n"
+
+    def encode(self, data: bytes) -> bytes:
+        """The octets to send for `data`."""
+        if not data:
+            return b""
+        tail = self._tail
+        octets = tail + data
+        self._tail = octets[-2:]
+        return octets.replace(b"\r\n.", b"\r\n..")[len(tail) :]
+
+    def finish(self) -> bytes:
+        """The octets that end the content."""
+        return b".\r\n" if self._tail == b"\r\n" else _END

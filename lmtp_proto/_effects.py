@@ -1,0 +1,144 @@
+"""What a conversation asks its runtime to do.
+
+A conversation is a generator that yields effects; the runtime performs each, fills its result in
+and goes on. An effect object may be yielded many times.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Protocol, TypeGuard, TypeVar
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Pending(Protocol[T_co]):
+    """A result that comes from elsewhere, such as a `concurrent.futures.Future`."""
+
+    def add_done_callback(self, callback: Callable[[object], object], /) -> object:
+        """Call `callback` once the result is there, from any thread."""
+
+    def result(self) -> T_co:
+        """The result, or the exception raised."""
+
+
+Job = Callable[[], T] | Pending[T] | Awaitable[T]
+"""Work that is not done yet: a callable that may block, a future, or (asyncio only) an awaitable.
+The runtime runs a callable where it holds up no other session."""
+
+
+def is_job(answer: object) -> TypeGuard[Job[object]]:
+    """Whether a handler's answer is work that is not done yet."""
+    return callable(answer) or hasattr(answer, "add_done_callback") or hasattr(answer, "__await__")
+
+
+class Interrupt(Enum):
+    """Why `Receive` ended without octets."""
+
+    TIMEOUT = "the deadline has passed"
+    STOP = "the server stops"
+
+
+class Receive:
+    """Read what is there: `outcome` becomes the octets, `b""` when the peer sends no more, or an
+    `Interrupt`. `deadline` is in the time of the conversation's clock."""
+
+    __slots__ = ("deadline", "outcome")
+
+    def __init__(self) -> None:
+        self.deadline = 0.0
+        self.outcome: bytes | Interrupt = b""
+
+
+class Send:
+    """Write `data`, all of it or up to `deadline`; a peer that has gone is no error."""
+
+    __slots__ = ("data", "deadline")
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.deadline = 0.0
+
+
+class Run:
+    """Begin `job` and go on at once; `done` with its `value` or `error` when it is over."""
+
+    __slots__ = ("done", "error", "job", "value")
+
+    def __init__(self, job: Job[object]) -> None:
+        self.job: Final = job
+        self.done = False
+        self.value: object = None
+        self.error: BaseException | None = None
+
+    def succeed(self, value: object) -> None:
+        """The runtime's word that the job is over."""
+        self.value = value
+        self.done = True
+
+    def fail(self, error: BaseException) -> None:
+        """The runtime's word that the job has raised `error`."""
+        self.error = error
+        self.done = True
+
+    def outcome(self) -> object:
+        """The value of a job that is over; raises what the job raised."""
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+    def run(self) -> None:
+        """Run a callable here and now, or wait here for a future."""
+        job = self.job
+        try:
+            if callable(job):
+                self.succeed(job())
+            elif isinstance(job, Awaitable):
+                raise TypeError("this runtime takes no awaitable: return a callable or a future")
+            else:
+                self.succeed(job.result())
+        except Exception as error:
+            self.fail(error)
+
+
+class Wait:
+    """Go on when `run` is done."""
+
+    __slots__ = ("run",)
+
+    def __init__(self, run: Run) -> None:
+        self.run: Final = run
+
+
+class Handshake:
+    """Do the server's side of the TLS handshake.
+
+    `outcome` becomes protocol and cipher as text, None when the handshake failed.
+    """
+
+    __slots__ = ("deadline", "outcome")
+
+    def __init__(self) -> None:
+        self.deadline = 0.0
+        self.outcome: str | None = None
+
+
+class Severity(Enum):
+    """How much a `Log` matters; the values are those of the logging module."""
+
+    INFO = 20
+    WARNING = 30
+    ERROR = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Write a log line; `text` is escaped already. `error` is the exception behind it."""
+
+    severity: Severity
+    text: str
+    error: BaseException | None = None
+
+
+Effect = Receive | Send | Run | Wait | Handshake | Log

@@ -1,0 +1,188 @@
+"""What can happen on a connection, as values.
+
+Events a server reads are commands, content and the end of both; a command carries the means to
+answer it. A client sends the same command objects and reads replies.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from ._address import Address
+from ._parameters import (
+    NO_MAIL_PARAMETERS,
+    NO_RCPT_PARAMETERS,
+    MailParameters,
+    RcptParameters,
+)
+from ._reply import Reply
+
+
+class Signal(Enum):
+    """What `next_event()` gives when there is no event."""
+
+    NEED_DATA = "call receive_data() or receive_eof() first"
+    PAUSED = "an answer is owed first"
+
+
+NEED_DATA: Final = Signal.NEED_DATA
+PAUSED: Final = Signal.PAUSED
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Recipient:
+    """One RCPT command's forward-path.
+
+    Two recipients are the same only when they are the same object: RFC 2033 4.2 wants a reply for
+    each RCPT command, equal forward-paths included.
+    """
+
+    address: Address
+    parameters: RcptParameters = NO_RCPT_PARAMETERS
+
+    def __str__(self) -> str:
+        return str(self.address)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lhlo:
+    """LHLO: who the client says it is."""
+
+    domain: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mail:
+    """MAIL FROM: a transaction begins."""
+
+    reverse_path: Address | None
+    """None is the null reverse-path `<>` of a notification."""
+    parameters: MailParameters = NO_MAIL_PARAMETERS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rcpt:
+    """RCPT TO: one more recipient, accepted when the reply is."""
+
+    recipient: Recipient
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """DATA: content until the dot follows a 354 reply."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bdat:
+    """BDAT: `size` octets follow; with `last` they end the content (RFC 3030 2).
+
+    A server answers it when the octets are in: at `EndOfChunk`, or each recipient at
+    `EndOfContent`.
+    """
+
+    size: int
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rset:
+    """RSET: the transaction is dropped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noop:
+    """NOOP, with what stood behind it."""
+
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vrfy:
+    """VRFY: is there such a user?"""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Help:
+    """HELP, with its topic or `""`."""
+
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Quit:
+    """QUIT: the client takes its leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartTls:
+    """STARTTLS: a handshake follows a 220 reply (RFC 3207)."""
+
+
+Command = Lhlo | Mail | Rcpt | Data | Bdat | Rset | Noop | Vrfy | Help | Quit | StartTls
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """The next octets of the content, without stuffed dots; their division means nothing."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndOfChunk:
+    """The octets of a BDAT command without LAST are in; one reply is owed."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndOfContent:
+    """The content is complete; a reply is owed for each of `recipients`, in this order.
+
+    `size` is the number of its octets. `refusal` is set when the content was refused on the way:
+    by `refuse_content()` or because it is larger than the limit. It is then the answer for all.
+    """
+
+    recipients: Sequence[Recipient]
+    size: int
+    refusal: Reply | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """A line that is no command, or not now; `reply` is its ready answer.
+
+    `fatal`: the session cannot go on and ends with the reply.
+    """
+
+    line: bytes
+    reply: Reply
+    fatal: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionClosed:
+    """The peer sends no more; `mid_transaction` when a message was on its way."""
+
+    mid_transaction: bool
+
+
+ServerEvent = Command | Content | EndOfChunk | EndOfContent | Fault | ConnectionClosed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipientReply:
+    """A server's final word on one recipient."""
+
+    recipient: Recipient
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemainingReply:
+    """A server's final word on every recipient that has none yet."""
+
+    reply: Reply

@@ -1,0 +1,167 @@
+"""What an embedder writes: the decisions of a server, and where content goes.
+
+Every method may answer at once or hand back a `Job`. One that raises is answered
+`451 4.3.0` for that command or recipient, with a log line; the session goes on.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from secrets import token_urlsafe
+from typing import Protocol, TypeAlias, TypeVar, Union
+
+from ._address import Address
+from ._effects import Job
+from ._events import Mail, Recipient
+from ._limits import Limits
+from ._parameters import STANDARD_EXTENSIONS, Extension
+from ._reply import Reply
+
+T = TypeVar("T")
+
+Answer: TypeAlias = Union[T, Job[T]]  # noqa: UP007  # a TypeVar in "|" is no alias to mypy
+"""A value, or the work that leads to it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What all sessions of a server share."""
+
+    hostname: str = "localhost"
+    """The server's name in the greeting, the LHLO reply and trace headers."""
+    greeting: str = "LMTP ready"
+    """The text behind the host name in the greeting."""
+    limits: Limits = field(default_factory=Limits)
+    extensions: frozenset[Extension] = STANDARD_EXTENSIONS
+
+
+def _new_id() -> str:
+    return token_urlsafe(12)
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Session:
+    """One connection, as far as handlers and logs are concerned."""
+
+    peer: str
+    """Who is on the other side, for logs: `192.0.2.1:4711`, `[2001:db8::1]:4711` or `unix`."""
+    client_ip: str | None = None
+    """The peer's IP address, None on a UNIX socket."""
+    id: str = field(default_factory=_new_id)
+    """Names the session in logs and replies; printable ASCII without spaces."""
+    lhlo_domain: str | None = None
+    """What the client called itself in LHLO, None before."""
+    tls: str | None = None
+    """Protocol and cipher, None without TLS."""
+    transactions: int = 0
+    """How many transactions have begun."""
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Transaction:
+    """One message on its way, from MAIL to the last final reply."""
+
+    session: Session
+    id: str
+    mail: Mail
+    recipients: list[Recipient]
+    """Those accepted so far, in RCPT order."""
+
+    @property
+    def reverse_path(self) -> Address | None:
+        """The envelope's sender; None is the null reverse-path."""
+        return self.mail.reverse_path
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Message:
+    """A message held in memory, as the default sink collects it."""
+
+    transaction: Transaction
+    content: bytes
+
+
+class Sink(Protocol):
+    """Where one message's content goes. Its methods are called in this order."""
+
+    def write(self, data: bytes, /) -> Answer[Reply | None]:
+        """Take the next octets: lines end in CRLF, no stuffed dots.
+
+        A negative reply, or an exception, refuses the message for all recipients.
+        """
+
+    def deliver(self, recipient: Recipient, /) -> Answer[Reply]:
+        """Deliver to one recipient and say how it went: the final reply.
+
+        Called once for each recipient, in RCPT order, when the content is complete. Jobs run at
+        the same time; replies leave in order as soon as they are known.
+        """
+
+    def close(self) -> None:
+        """The message is over, delivered or not. Called once, always."""
+
+
+class Handler:
+    """A server's decisions; as it stands, everything is accepted and every message is refused.
+
+    Override `deliver()` for messages held in memory, `open()` for content that is streamed, and
+    whatever else there is to decide.
+    """
+
+    def connect(self, session: Session, /) -> Answer[Reply | None]:
+        """A client has connected. None greets it; a negative reply (421, 554) sends it away."""
+        return None
+
+    def mail(self, session: Session, mail: Mail, /) -> Answer[Reply | None]:
+        """MAIL came. None accepts; a reply accepts or refuses with its own words."""
+        return None
+
+    def rcpt(self, transaction: Transaction, recipient: Recipient, /) -> Answer[Reply | None]:
+        """RCPT came. None accepts; a reply accepts or refuses with its own words."""
+        return None
+
+    def vrfy(self, session: Session, text: str, /) -> Answer[Reply | None]:
+        """VRFY came. None says `252`: try it with RCPT (RFC 5321 3.5.3)."""
+        return None
+
+    def open(self, transaction: Transaction, /) -> Answer[Sink | Reply]:
+        """Content is about to come. A sink takes it; a negative reply refuses DATA or BDAT."""
+        return MemorySink(self.deliver, transaction)
+
+    def deliver(self, message: Message, recipient: Recipient, /) -> Answer[Reply]:
+        """Deliver a message held in memory to one recipient, and say how it went."""
+        return Reply(550, "this server delivers nothing", enhanced="5.3.2")
+
+    def disconnect(self, session: Session, /) -> None:
+        """The session is over; nothing can be said any more."""
+
+
+class MemorySink:
+    """Collects a message in memory; `Limits.message_size` bounds it."""
+
+    __slots__ = ("_deliver", "_message", "_parts", "_transaction")
+
+    def __init__(
+        self,
+        deliver: Callable[[Message, Recipient], Answer[Reply]],
+        transaction: Transaction,
+    ) -> None:
+        self._deliver = deliver
+        self._transaction = transaction
+        self._parts: list[bytes] = []
+        self._message: Message | None = None
+
+    def write(self, data: bytes, /) -> None:
+        """Keep the octets."""
+        self._parts.append(data)
+
+    def deliver(self, recipient: Recipient, /) -> Answer[Reply]:
+        """Hand the whole message on for this recipient."""
+        if self._message is None:
+            self._message = Message(transaction=self._transaction, content=b"".join(self._parts))
+            self._parts.clear()
+        return self._deliver(self._message, recipient)
+
+    def close(self) -> None:
+        """Let the message go."""
+        self._parts.clear()
+        self._message = None

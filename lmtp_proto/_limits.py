@@ -1,0 +1,64 @@
+"""Every limit of a session in one frozen object, each with its source."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a session takes before it refuses. Sizes are octets, times are seconds.
+
+    Raises ValueError for a limit below what the RFCs let a peer rely on, or not positive.
+    """
+
+    command_line: int = 4096
+    """Longest command line, CRLF included. RFC 5321 4.5.3.1.4 wants 512 at least, and each
+    extension adds its own; Dovecot takes 4096."""
+    reply: int = 65_536
+    """Longest reply a client reads, all its lines together."""
+    recipients: int = 1000
+    """Accepted recipients of a transaction. RFC 5321 4.5.3.1.8 wants 100 at least; the next is
+    answered `452 4.5.3` (4.5.3.1.10)."""
+    message_size: int = 268_435_456
+    """Largest content. RFC 1870: declared larger it is refused at MAIL, found larger it is read to
+    its end and refused for every recipient with `552 5.3.4`."""
+    discard: int = 268_435_456
+    """Octets of refused content that are read and dropped to stay in step, before the session is
+    ended with 421."""
+    faults: int = 10
+    """Commands in a row that may be wrong; the next one ends the session with `421 4.7.0`, as
+    Dovecot does."""
+    command_timeout: float = 300.0
+    """For a whole command to arrive. RFC 5321 4.5.3.2.7: at least 5 minutes."""
+    content_timeout: float = 300.0
+    """For the next octets of content. RFC 5321 4.5.3.2.5 lets a client pause for 3 minutes."""
+    write_timeout: float = 300.0
+    """For the peer to read what is sent to it."""
+    reply_timeout: float = 300.0
+    """A client's, for the reply to a command. RFC 5321 4.5.3.2.1 to .4."""
+    final_reply_timeout: float = 600.0
+    """A client's, for each reply after the content. RFC 5321 4.5.3.2.6."""
+    window: int = 100
+    """Commands a client sends before it reads a reply, so that neither side can fill the other's
+    buffers (RFC 2920 3.1)."""
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("command_line", 512),
+            ("reply", 512),
+            ("recipients", 1),
+            ("message_size", 1),
+            ("discard", 0),
+            ("faults", 1),
+            ("window", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"Limits.{name} is {getattr(self, name)}; at least {least}")
+        for name in (
+            "command_timeout",
+            "content_timeout",
+            "write_timeout",
+            "reply_timeout",
+            "final_reply_timeout",
+        ):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"Limits.{name} is {getattr(self, name)}; more than 0")
