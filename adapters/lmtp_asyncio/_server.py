@@ -1,0 +1,207 @@
+"""Listeners, connections and the stop of a server on asyncio."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import Executor
+from typing import Any, Final
+
+from lmtp_proto import (
+    CommandParser,
+    Effect,
+    Extension,
+    Handler,
+    Pending,
+    Run,
+    Session,
+    Settings,
+    StopFlag,
+    converse,
+)
+from lmtp_sockets import Listeners
+
+from ._session import ServerSession
+
+_logger = logging.getLogger("lmtp_asyncio")
+
+# Making a server from a socket listens again, with a backlog of 100 unless told otherwise; the
+# system caps this one.
+_BACKLOG: Final = 4096
+
+
+class Server:
+    """An LMTP server on the running event loop.
+
+    `handler` decides and delivers. Its jobs that are callables run in `executor` (the loop's
+    default when None). Connections beyond `max_connections` are answered `421 4.3.2`.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        settings: Settings | None = None,
+        max_connections: int = 1000,
+        executor: Executor | None = None,
+    ) -> None:
+        self._handler = handler
+        self._settings = settings or Settings()
+        if Extension.STARTTLS in self._settings.extensions:
+            raise ValueError("lmtp_asyncio has no TLS: leave STARTTLS out of the extensions")
+        self._parser = CommandParser(self._settings.limits, self._settings.extensions)
+        self._max_connections = max_connections
+        self.executor = executor
+        self.stop_flag = StopFlag()
+        self.addresses: list[str] = []
+        """Where the server listens: `127.0.0.1:2424`, `[::1]:2424`, `unix:/run/lmtp`."""
+        self._listeners: Listeners | None = None
+        self._servers: list[asyncio.Server] = []
+        self._sessions: set[ServerSession] = set()
+        # Connections whose conversation is over but which are not closed yet.
+        self._closing: set[ServerSession] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._completed: deque[tuple[ServerSession, Run, Pending[object]]] = deque()
+        self._wake_up_scheduled = False
+
+    async def start(self, *listeners: str | socket.socket) -> None:
+        """Listen on addresses (`HOST:PORT`, `[IPV6]:PORT`, `unix:PATH`) and listening sockets.
+
+        Connections are accepted when it returns. Raises ValueError for an address that is none,
+        OSError where listening fails; nothing listens then.
+        """
+        loop = self._loop = asyncio.get_running_loop()
+        self._listeners = Listeners(listeners)
+        self.addresses = self._listeners.addresses
+        for listener in self._listeners.sockets:
+            self._servers.append(await self._accept(loop, listener))
+
+    async def _accept(
+        self, loop: asyncio.AbstractEventLoop, listener: socket.socket
+    ) -> asyncio.Server:
+        def session() -> ServerSession:
+            return ServerSession(self, loop)
+
+        if listener.family == socket.AF_UNIX:
+            options: dict[str, Any] = {}
+            if sys.version_info >= (3, 13):
+                # The file belongs to whoever made the socket: others may still serve it.
+                options["cleanup_socket"] = False
+            return await loop.create_unix_server(
+                session, sock=listener, backlog=_BACKLOG, **options
+            )
+        return await loop.create_server(session, sock=listener, backlog=_BACKLOG)
+
+    async def stop(self, grace: float = 30.0) -> None:
+        """Accept no more, let running deliveries finish and be answered, say 421 to the rest.
+
+        What is not over after `grace` seconds is cut off.
+        """
+        self.stop_flag.requested = True
+        for server in self._servers:
+            server.close()
+        # Sockets are closed in the loop's next turn, first by those who use them.
+        await asyncio.sleep(0)
+        if self._listeners is not None:
+            self._listeners.close()
+        for session in list(self._sessions):
+            session.stop()
+        try:
+            await asyncio.wait_for(self._idle.wait(), grace)
+        except TimeoutError:
+            _logger.warning("%d sessions are cut off", len(self._sessions))
+        for session in [*self._sessions, *self._closing]:
+            session.cut()
+        # Transports close in the loop's next turn.
+        await asyncio.sleep(0)
+
+    # What sessions call.
+
+    def admit(self, session: ServerSession) -> bool:
+        """Count a new connection; False when there are too many."""
+        if len(self._sessions) >= self._max_connections:
+            self._closing.add(session)
+            return False
+        self._sessions.add(session)
+        self._idle.clear()
+        return True
+
+    def converse(self, peer: str, client_ip: str | None) -> Generator[Effect, None, None]:
+        """The conversation for a new connection."""
+        assert self._loop is not None
+        return converse(
+            self._handler,
+            Session(peer=peer, client_ip=client_ip),
+            self._settings,
+            parser=self._parser,
+            clock=self._loop.time,
+            stop=self.stop_flag,
+        )
+
+    def over(self, session: ServerSession, *, closed: bool) -> None:
+        """A conversation has ended; its connection may still have to be closed."""
+        self._sessions.discard(session)
+        if not closed:
+            self._closing.add(session)
+        if not self._sessions:
+            self._idle.set()
+
+    def lost(self, session: ServerSession) -> None:
+        """A connection is closed."""
+        self._closing.discard(session)
+
+    def completed(self, session: ServerSession, run: Run, future: Pending[object]) -> None:
+        """A job of another thread is over; called in that thread."""
+        self._completed.append((session, run, future))
+        if not self._wake_up_scheduled:
+            self._wake_up_scheduled = True
+            assert self._loop is not None
+            try:
+                self._loop.call_soon_threadsafe(self._take_completed)
+            except RuntimeError:
+                # The loop is closed: nobody waits for this job any more.
+                pass
+
+    def _take_completed(self) -> None:
+        # Lowered before the queue is emptied: what comes after this wakes the loop again.
+        self._wake_up_scheduled = False
+        while self._completed:
+            session, run, future = self._completed.popleft()
+            session.job_done(run, future.result)
+
+
+async def serve(
+    handler: Handler,
+    *listeners: str | socket.socket,
+    settings: Settings | None = None,
+    max_connections: int = 1000,
+    grace: float = 30.0,
+) -> None:
+    """Serve until SIGTERM or SIGINT, or until cancelled; then stop within `grace` seconds.
+
+    Signals are only handled in the main thread. Raises as `Server.start()` does.
+    """
+    server = Server(handler, settings=settings, max_connections=max_connections)
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    signals = (
+        (signal.SIGTERM, signal.SIGINT)
+        if threading.current_thread() is threading.main_thread() and os.name == "posix"
+        else ()
+    )
+    await server.start(*listeners)
+    for number in signals:
+        loop.add_signal_handler(number, stopped.set)
+    try:
+        await stopped.wait()
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+        await server.stop(grace)

@@ -1,0 +1,300 @@
+"""One connection on asyncio: the loop that performs a conversation's effects.
+
+A callback protocol runs the conversation until it has to wait and goes on when the event loop
+calls: no task, no stream and no future is made for a connection.
+"""
+
+import asyncio
+import functools
+import logging
+from collections.abc import Awaitable, Callable, Generator
+from typing import TYPE_CHECKING, cast
+
+from lmtp_proto import (
+    TOO_MANY_CONNECTIONS,
+    Effect,
+    Handshake,
+    Interrupt,
+    Log,
+    Receive,
+    Run,
+    Send,
+    Wait,
+)
+from lmtp_sockets import peer_name
+
+if TYPE_CHECKING:
+    from ._server import Server
+
+_logger = logging.getLogger("lmtp_asyncio")
+
+# Octets that may wait for a conversation that is busy, before the peer is no longer read.
+_INPUT_LIMIT = 262_144
+# How long a peer may take to close its side when ours is closed. Closing with unread octets
+# would reset the connection and could destroy the last reply on its way.
+_LINGER = 5.0
+
+
+class ServerSession(asyncio.Protocol):
+    """A server's end of one connection."""
+
+    __slots__ = (
+        "_conversation",
+        "_deadline",
+        "_eof",
+        "_input",
+        "_input_size",
+        "_loop",
+        "_lost",
+        "_receive",
+        "_sending",
+        "_server",
+        "_timer",
+        "_timer_when",
+        "_transport",
+        "_waiting",
+        "_write_paused",
+    )
+
+    _transport: asyncio.Transport
+
+    def __init__(self, server: "Server", loop: asyncio.AbstractEventLoop) -> None:
+        self._server = server
+        self._loop = loop
+        self._conversation: Generator[Effect, None, None] | None = None
+        # What came while the conversation did not ask for it.
+        self._input: list[bytes] | None = None
+        self._input_size = 0
+        self._eof = False
+        self._lost = False
+        # The effect the conversation waits for: at most one of these three.
+        self._receive: Receive | None = None
+        self._sending = False
+        self._waiting: Run | None = None
+        self._write_paused = False
+        # The one timer of a connection is moved when it fires, not at each deadline.
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_when = 0.0
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin the conversation, or send the client away when there are too many."""
+        # uvloop's transports have the interface, not the base class.
+        transport = self._transport = cast(asyncio.Transport, transport)
+        server = self._server
+        if not server.admit(self):
+            transport.write(TOO_MANY_CONNECTIONS.wire)
+            self._close()
+            return
+        peer, client_ip = peer_name(transport.get_extra_info("peername"))
+        self._conversation = server.converse(peer, client_ip)
+        self._advance()
+
+    def data_received(self, data: bytes) -> None:
+        """Octets have come."""
+        receive = self._receive
+        if receive is not None:
+            self._receive = None
+            receive.outcome = data
+            self._advance()
+        elif self._conversation is not None:
+            if self._input is None:
+                self._input = []
+            self._input.append(data)
+            self._input_size += len(data)
+            if self._input_size >= _INPUT_LIMIT:
+                self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """The peer sends no more, but may still read: the transport stays open (RFC 5321 4.1.1.10
+        lets it wait for its replies)."""
+        self._eof = True
+        if self._conversation is None:
+            return False
+        self._resume(b"")
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:  # asyncio's name
+        """The peer is gone; a delivery that has begun goes on."""
+        self._eof = True
+        self._lost = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._server.lost(self)
+        if self._sending:
+            self._sending = False
+            self._advance()
+        else:
+            self._resume(b"")
+
+    def pause_writing(self) -> None:
+        """The peer does not read: nothing more is written."""
+        self._write_paused = True
+
+    def resume_writing(self) -> None:
+        """The peer reads again."""
+        self._write_paused = False
+        if self._sending:
+            self._sending = False
+            self._advance()
+
+    # What the server calls.
+
+    def stop(self) -> None:
+        """The server stops: say so if the conversation is waiting for the client."""
+        self._resume(Interrupt.STOP)
+
+    def cut(self) -> None:
+        """End the session at once, whatever it is doing."""
+        conversation = self._conversation
+        if conversation is not None:
+            self._guard(conversation.close)
+            self._over()
+        self._transport.abort()
+
+    # The loop.
+
+    def _resume(self, outcome: bytes | Interrupt) -> None:
+        receive = self._receive
+        if receive is not None:
+            self._receive = None
+            receive.outcome = outcome
+            self._advance()
+
+    def _advance(self) -> None:
+        """Perform effects until one has to be waited for."""
+        conversation = self._conversation
+        if conversation is None:
+            return
+        try:
+            for effect in conversation:
+                if not self._perform(effect):
+                    return
+        except Exception:
+            _logger.exception("a conversation failed")
+        self._over()
+        self._close()
+
+    def _perform(self, effect: Effect) -> bool:
+        """Perform one effect; False when the conversation waits for it."""
+        match effect:
+            case Receive():
+                if self._input is not None:
+                    effect.outcome = b"".join(self._input)
+                    self._input = None
+                    if self._input_size >= _INPUT_LIMIT and not self._eof:
+                        self._transport.resume_reading()
+                    self._input_size = 0
+                elif self._eof:
+                    effect.outcome = b""
+                elif self._server.stop_flag.requested:
+                    effect.outcome = Interrupt.STOP
+                else:
+                    self._receive = effect
+                    self._set_deadline(effect.deadline)
+                    return False
+            case Send():
+                if not self._transport.is_closing():
+                    self._transport.write(effect.data)
+                    if self._write_paused:
+                        self._sending = True
+                        self._set_deadline(effect.deadline)
+                        return False
+            case Run():
+                self._begin(effect)
+            case Wait(run=run):
+                if not run.done:
+                    self._waiting = run
+                    return False
+            case Log():
+                _logger.log(effect.severity.value, effect.text, exc_info=effect.error)
+            case Handshake():
+                raise NotImplementedError("this adapter has no TLS")
+        return True
+
+    def _begin(self, run: Run) -> None:
+        job = run.job
+        if isinstance(job, Awaitable):
+            future = asyncio.ensure_future(job)
+            future.add_done_callback(functools.partial(self._finished, run))
+        elif callable(job):
+            executor = self._server.executor
+            self._loop.run_in_executor(executor, job).add_done_callback(
+                functools.partial(self._finished, run)
+            )
+        else:
+            # Futures of other threads come in numbers: they share their wake-ups.
+            job.add_done_callback(functools.partial(self._server.completed, self, run))
+
+    def _finished(self, run: Run, future: "asyncio.Future[object]") -> None:
+        if future.cancelled():
+            self.job_done(run, asyncio.CancelledError)
+        else:
+            self.job_done(run, future.result)
+
+    def job_done(self, run: Run, result: Callable[[], object]) -> None:
+        """A job is over: `result()` gives its value or raises."""
+        try:
+            value = result()
+        except Exception as error:
+            run.fail(error)
+        except asyncio.CancelledError:
+            run.fail(RuntimeError("the job was cancelled"))
+        else:
+            run.succeed(value)
+        if self._waiting is run:
+            self._waiting = None
+            self._advance()
+
+    def _set_deadline(self, deadline: float) -> None:
+        self._deadline = deadline
+        timer = self._timer
+        if timer is not None:
+            if self._timer_when <= deadline:
+                return
+            timer.cancel()
+        self._timer_when = deadline
+        self._timer = self._loop.call_at(deadline, self._timed_out)
+
+    def _timed_out(self) -> None:
+        self._timer = None
+        waits = self._receive is not None or self._sending or self._conversation is None
+        if not waits:
+            return
+        if self._loop.time() < self._deadline:
+            self._set_deadline(self._deadline)
+        elif self._receive is not None:
+            self._resume(Interrupt.TIMEOUT)
+        else:
+            self._transport.abort()
+
+    def _over(self) -> None:
+        """The conversation has ended."""
+        self._conversation = None
+        self._receive = None
+        self._waiting = None
+        self._sending = False
+        self._input = None
+        self._server.over(self, closed=self._lost)
+
+    def _close(self) -> None:
+        """Let the last octets out, then close, within a deadline."""
+        transport = self._transport
+        if transport.is_closing():
+            return
+        if self._eof or self._server.stop_flag.requested or not transport.can_write_eof():
+            transport.close()
+        else:
+            transport.write_eof()
+            if self._input_size >= _INPUT_LIMIT:
+                transport.resume_reading()
+        self._set_deadline(self._loop.time() + _LINGER)
+
+    def _guard(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except Exception:
+            _logger.exception("a conversation failed")
