@@ -155,7 +155,9 @@ def _check_literal(domain: str) -> None:
     literal = match[1]
     try:
         if literal[:5].upper() == "IPV6:":
-            IPv6Address(literal[5:])
+            # A zone is not of the grammar, though ipaddress takes one.
+            if IPv6Address(literal[5:]).scope_id is not None:
+                raise PathError("the address literal has a zone")
         elif _GENERAL_LITERAL.fullmatch(literal) is None:
             IPv4Address(literal)
     except ValueError as error:

@@ -5,6 +5,7 @@ commands is bounded by the line limit.
 """
 
 from enum import Enum
+from typing import Final
 
 
 class LineFault(Enum):
@@ -12,6 +13,11 @@ class LineFault(Enum):
 
     TOO_LONG = "the line is too long"
     BARE_LF = "a line feed without carriage return"
+    TLS = "a TLS handshake"
+
+
+# A TLS record that holds a handshake begins so, a command line never does (RFC 8446 5.1).
+_TLS_HANDSHAKE: Final = 0x16
 
 
 class InputBuffer:
@@ -29,7 +35,11 @@ class InputBuffer:
 
     def feed(self, data: bytes) -> None:
         """Keep `data` for later; costs nothing per octet already kept."""
-        self._pending.append(data)
+        if self._position >= len(self._data) and not self._pending:
+            self._data = data
+            self._position = self._searched = 0
+        else:
+            self._pending.append(data)
 
     def _gather(self) -> bool:
         """Join what was fed to what is left; False when nothing was fed."""
@@ -50,6 +60,7 @@ class InputBuffer:
     def next_line(self, limit: int) -> bytes | LineFault | None:
         """The next line without its CRLF, None while its end has not come.
 
+        A TLS handshake is reported by its first octet: whoever sent it waits for an answer to it.
         A line of more than `limit` octets (CRLF included) or with a bare LF is reported as soon as
         that is known, once; the rest of it up to its CRLF is dropped. So one line has one answer,
         and nothing behind a bare LF is taken for a command.
@@ -61,26 +72,36 @@ class InputBuffer:
                     return None
                 continue
             start = self._position
+            if start < len(data) and data[start] == _TLS_HANDSHAKE:
+                return self._fault(LineFault.TLS)
             end = data.find(b"\n", self._searched)
+            if end > start and data[end - 1] == 13 and end - start < limit:
+                self._position = self._searched = end + 1
+                return data[start : end - 1]
             if end < 0:
-                self._searched = len(data)
                 if len(data) - start > limit:
                     return self._fault(LineFault.TOO_LONG)
+                self._searched = len(data)
                 if not self._gather():
+                    self._compact()
                     return None
                 continue
             if end - start >= limit:
                 return self._fault(LineFault.TOO_LONG)
-            if end > start and data[end - 1] == 13:
-                self._position = self._searched = end + 1
-                return data[start : end - 1]
-            self._position = self._searched = end + 1
+            self._position = end + 1
             return self._fault(LineFault.BARE_LF)
 
     def _fault(self, fault: LineFault) -> LineFault:
         self._skip_line = True
         self._searched = self._position
         return fault
+
+    def _compact(self) -> None:
+        """Let go of what has been used, so that a peer that waits holds only what it has begun."""
+        if self._position:
+            self._data = self._data[self._position :]
+            self._searched -= self._position
+            self._position = 0
 
     def _drop_line(self) -> bool:
         """Drop octets up to the next CRLF; False when more octets are needed to find it."""
@@ -111,8 +132,9 @@ class InputBuffer:
         """Give back `data[position:]`, the part of the last `take()` that was not used."""
         if self._data:
             raise AssertionError("put_back() only follows a take() of everything")
-        self._data = data
-        self._position = self._searched = position
+        if position < len(data):
+            self._data = data
+            self._position = self._searched = position
 
     def drop(self) -> bool:
         """Drop everything; True when there was something."""

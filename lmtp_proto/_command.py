@@ -70,10 +70,10 @@ _KNOWN: Final = frozenset(
 _HTTP: Final = frozenset(
     b"GET POST PUT HEAD OPTIONS DELETE PATCH CONNECT TRACE PRI HOST: HOST".split()
 )
-_TLS_HANDSHAKE: Final = b"\x16\x03"
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _VERB: Final = re.compile(r"[A-Za-z]{1,32}")
+_LAST: Final = re.compile("last", re.IGNORECASE | re.ASCII)
 # RFC 3030 2: chunk-size is 1*DIGIT.
 _CHUNK: Final = re.compile(r"([0-9]{1,20})(?: (.*))?")
 
@@ -89,6 +89,8 @@ def _lhlo(argument: str, parser: "CommandParser") -> Command:
 
 def _mail(argument: str, parser: "CommandParser") -> Command:
     path, rest = _path(argument, "FROM:", "MAIL")
+    if path is not None and not path.domain:
+        raise CommandError(Reply(501, "the sender has no domain", enhanced="5.1.7"))
     parameters = NO_MAIL_PARAMETERS
     if rest:
         try:
@@ -102,6 +104,9 @@ def _rcpt(argument: str, parser: "CommandParser") -> Command:
     path, rest = _path(argument, "TO:", "RCPT")
     if path is None:
         raise CommandError(Reply(501, "the null path is no recipient", enhanced="5.1.3"))
+    # RFC 5321 4.1.1.3: only Postmaster is known without a domain.
+    if not path.domain and path.local_part.lower() != "postmaster":
+        raise CommandError(Reply(501, "the recipient has no domain", enhanced="5.1.3"))
     parameters = NO_RCPT_PARAMETERS
     if rest:
         try:
@@ -114,19 +119,19 @@ def _rcpt(argument: str, parser: "CommandParser") -> Command:
 def _path(argument: str, keyword: str, verb: str) -> tuple[Address | None, str]:
     """The path behind `keyword`, and the parameters behind the path. Raises CommandError."""
     start = len(keyword)
-    if argument[:start].upper() != keyword:
+    if not argument.startswith(keyword) and argument[:start].upper() != keyword:
         raise CommandError(Reply(501, f"syntax: {verb} {keyword}<address>", enhanced="5.5.4"))
-    status = "5.1.7" if verb == "MAIL" else "5.1.3"
     try:
         path, end = scan_path(argument, start)
+        if end == len(argument):
+            rest = ""
+        elif argument[end] == " ":
+            rest = argument[end + 1 :]
+        else:
+            raise PathError("a space ends the path")
     except PathError as error:
-        raise CommandError(Reply(501, str(error), enhanced=status)) from None
-    if end == len(argument):
-        rest = ""
-    elif argument[end] == " ":
-        rest = argument[end + 1 :]
-    else:
-        raise CommandError(Reply(501, "a space ends the path", enhanced=status))
+        enhanced = "5.1.7" if verb == "MAIL" else "5.1.3"
+        raise CommandError(Reply(501, str(error), enhanced=enhanced)) from None
     # RFC 6531 3.5: the client needs SMTPUTF8, which was not offered.
     if path is not None and not argument.isascii():
         raise CommandError(Reply(553, "the address is not ASCII", enhanced="5.6.7"))
@@ -140,7 +145,7 @@ def _bdat(argument: str, parser: "CommandParser") -> Command:
     size = int(match[1])
     if match[2] is None:
         return Bdat(size=size)
-    if match[2].upper() != "LAST":
+    if _LAST.fullmatch(match[2]) is None:
         raise CommandError(_CHUNK_SIZE, skip=size)
     return Bdat(size=size, last=True)
 
@@ -204,8 +209,6 @@ class CommandParser:
         try:
             text = line.decode()
         except UnicodeDecodeError:
-            if line.startswith(_TLS_HANDSHAKE):
-                raise CommandError(_FOREIGN, fatal=True) from None
             raise CommandError(_SYNTAX) from None
         if not text.isprintable():
             text = self._odd_text(text)
@@ -213,7 +216,10 @@ class CommandParser:
         if argument:
             # RFC 5321 4.1.1: trailing white space is tolerated.
             argument = argument.rstrip(" ")
-        found = self._parsers.get(word) or self._parsers.get(word.upper())
+        found = self._parsers.get(word)
+        # Folding is for ASCII letters (RFC 5321 2.4): other letters may fold to them too.
+        if found is None and word.isascii():
+            found = self._parsers.get(word.upper())
         if found is None:
             raise self._unknown(word)
         verb, parser = found
@@ -228,7 +234,7 @@ class CommandParser:
         """`text` without trailing tabs, where nothing else about it is wrong."""
         text = text.rstrip(" \t")
         if _CONTROL.search(text):
-            raise CommandError(_SYNTAX, fatal=text.encode().startswith(_TLS_HANDSHAKE))
+            raise CommandError(_SYNTAX)
         return text
 
     def _unknown(self, word: str) -> CommandError:

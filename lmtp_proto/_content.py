@@ -8,6 +8,7 @@ primitives that run in C.
 from typing import Final
 
 _END: Final = b"\r\n.\r\n"
+_STUFFED: Final = b"\r\n."
 
 
 class DotDecoder:
@@ -32,20 +33,19 @@ class DotDecoder:
         if b"." in octets:
             end = octets.find(_END)
             if end >= 0:
-                return self._give(octets[: end + 2]), end + len(_END) - len(held)
-        for length in (4, 3, 2, 1):
-            if octets.endswith(_END[:length]):
-                self._held = _END[:length]
-                return self._give(octets[:-length]), -1
-        self._held = b""
-        return self._give(octets), -1
-
-    def _give(self, octets: bytes) -> bytes:
-        octets = octets.replace(b"\r\n.", b"\r\n")
-        if not self._started and octets:
+                content = octets[: end + 2].replace(_STUFFED, b"\r\n")
+                used = end + len(_END) - len(held)
+                return content if self._started else content[2:], used
+        keep = 0
+        # The octets may end amid the end of the content: then the last one is one of these.
+        if octets[-1] in _END:
+            keep = next((n for n in (4, 3, 2, 1) if octets.endswith(_END[:n])), 0)
+        self._held = octets[len(octets) - keep :]
+        content = octets[: len(octets) - keep].replace(_STUFFED, b"\r\n")
+        if not self._started and content:
             self._started = True
-            return octets[2:]
-        return octets
+            content = content[2:]
+        return content, -1
 
 
 class DotEncoder:

@@ -8,7 +8,7 @@ gone.
 
 import errno
 from collections.abc import Callable, Generator
-from typing import Final, cast
+from typing import Final, TypeAlias, TypeGuard, assert_never
 
 from ._command import CommandParser
 from ._effects import (
@@ -26,8 +26,6 @@ from ._effects import (
 )
 from ._errors import LocalProtocolError
 from ._events import (
-    NEED_DATA,
-    PAUSED,
     Bdat,
     ConnectionClosed,
     Content,
@@ -46,6 +44,7 @@ from ._events import (
     RemainingReply,
     Rset,
     ServerEvent,
+    Signal,
     StartTls,
     Vrfy,
 )
@@ -53,6 +52,10 @@ from ._handler import Handler, Session, Settings, Sink, Transaction
 from ._reply import Reply
 from ._server import ServerConnection
 from ._state import State
+
+_Rest: TypeAlias = Generator[Effect, None, None]
+
+_CLOSED: Final = State.CLOSED
 
 _OK: Final = Reply(250, "OK", enhanced="2.0.0")
 _SENDER_OK: Final = Reply(250, "sender OK", enhanced="2.1.0")
@@ -74,6 +77,9 @@ _TOO_MANY_FAULTS: Final = Reply(421, "too many invalid commands", enhanced="4.7.
 _TIMED_OUT: Final = Reply(421, "timed out", enhanced="4.4.2")
 STOPPING: Final = Reply(421, "the server is shutting down", enhanced="4.3.2")
 TOO_MANY_CONNECTIONS: Final = Reply(421, "too many connections", enhanced="4.3.2")
+
+# Characters of one log line that may come from the wire.
+_LOG_LIMIT: Final = 250
 
 # The replies that say the client does not know what it does (as Dovecot counts them).
 _COUNTED: Final = frozenset({500, 501, 502, 503})
@@ -113,7 +119,6 @@ class _Conversation:
         "_connection",
         "_faults",
         "_handler",
-        "_limits",
         "_out",
         "_receive",
         "_send",
@@ -136,7 +141,6 @@ class _Conversation:
         self._handler = handler
         self._session = session
         self._settings = settings
-        self._limits = settings.limits
         self._clock = clock
         self._stop = stop
         self._connection = ServerConnection(parser=parser)
@@ -150,10 +154,39 @@ class _Conversation:
 
     def run(self) -> Generator[Effect, None, None]:
         """The whole session."""
+        connection = self._connection
+        next_event = connection.next_event
+        receive = self._receive
+        clock = self._clock
+        stop = self._stop
+        limits = self._settings.limits
         try:
             yield from self._greet()
-            while self._connection.state is not State.CLOSED:
-                yield from self._turn()
+            while connection.state is not _CLOSED:
+                event = next_event()
+                if isinstance(event, Signal):
+                    if stop.requested:
+                        self._shut_down(STOPPING)
+                        continue
+                    if self._out:
+                        yield self._gathered()
+                    if connection.content_flows:
+                        receive.deadline = clock() + limits.content_timeout
+                    elif not receive.deadline:
+                        # A command has one deadline, however slowly its octets come.
+                        receive.deadline = clock() + limits.command_timeout
+                    yield receive
+                    if receive.outcome.__class__ is bytes and receive.outcome:
+                        connection.receive_data(receive.outcome)
+                    else:
+                        yield from self._interrupted()
+                    continue
+                rest = self._serve(event)
+                if rest is not None:
+                    yield from rest
+                # Content on its way is taken, nothing new is begun.
+                if stop.requested and not (connection.content_flows or isinstance(event, Content)):
+                    self._shut_down(STOPPING)
             yield from self._flush()
         finally:
             # Nothing can be yielded any more: what these raise is the runtime's to log.
@@ -163,233 +196,331 @@ class _Conversation:
             finally:
                 self._handler.disconnect(self._session)
 
-    def _greet(self) -> Generator[Effect, None, None]:
-        reply = yield from self._ask("connect", lambda: self._handler.connect(self._session))
-        if self._stop.requested:
-            reply = STOPPING
+    def _greet(self) -> _Rest:
+        reply: object
+        try:
+            reply = self._handler.connect(self._session)
+            if is_job(reply):
+                reply = yield from self._finish(reply)
+        except Exception as error:
+            yield self._failure("connect", error)
+            reply = _NO_SERVICE
         if reply is None:
             text = f"{self._settings.hostname} {self._settings.greeting}"
             reply = Reply(220, text, enhanced="")
         # RFC 5321 4.3.2: only 220, 421 and 554 greet.
-        elif reply.code not in (220, 421, 554):
-            yield self._misuse(f"connect() answered {reply}: 220, 421 or 554 is awaited")
+        elif not isinstance(reply, Reply) or reply.code not in (220, 421, 554):
+            yield self._misuse("connect", reply, "None, 220, 421 or 554")
             reply = _NO_SERVICE
-        self._answer(reply)
+        self._answer(STOPPING if self._stop.requested else reply)
 
-    def _turn(self) -> Generator[Effect, None, None]:
-        """Serve what has come in, then wait for more."""
-        connection = self._connection
-        while True:
-            event = connection.next_event()
-            if event is NEED_DATA:
-                break
-            if event is PAUSED:
-                raise AssertionError("an event was not answered")
-            if isinstance(event, Content):
-                yield from self._content(event.data)
-                continue
-            self._receive.deadline = 0.0
-            yield from self._serve(event)
-            if connection.state is State.CLOSED:
-                return
-            if self._stop.requested:
-                self._shut_down(STOPPING)
-                return
-        yield from self._await_octets()
-
-    def _await_octets(self) -> Generator[Effect, None, None]:
-        yield from self._flush()
-        receive = self._receive
-        limits = self._limits
-        connection = self._connection
-        if connection.content_flows:
-            receive.deadline = self._clock() + limits.content_timeout
-        elif not receive.deadline:
-            # A command has one deadline, however slowly its octets come.
-            receive.deadline = self._clock() + limits.command_timeout
-        yield receive
-        outcome = receive.outcome
-        if isinstance(outcome, bytes):
-            if outcome:
-                connection.receive_data(outcome)
-            elif self._stop.requested:
-                self._shut_down(STOPPING)
-            else:
-                connection.receive_eof()
-        elif outcome is Interrupt.STOP:
+    def _interrupted(self) -> _Rest:
+        """The peer sends no more, has not sent in time, or the server stops."""
+        outcome = self._receive.outcome
+        if self._stop.requested or outcome is Interrupt.STOP:
             self._shut_down(STOPPING)
-        else:
+        elif outcome is Interrupt.TIMEOUT:
+            state = self._connection.state
             self._shut_down(_TIMED_OUT)
-            yield self._log(Severity.INFO, f"timed out in state {connection.state.name}")
+            yield self._log(Severity.INFO, f"timed out: {state.value}")
+        else:
+            self._connection.receive_eof()
 
-    def _serve(self, event: ServerEvent) -> Generator[Effect, None, None]:
-        """Answer one event that is not content."""
+    def _serve(self, event: ServerEvent) -> _Rest | None:
+        """Answer one event. What cannot be done at once is given back as the rest to do."""
+        if isinstance(event, Content):
+            return self._content(event.data)
+        # The next command has its own deadline.
+        self._receive.deadline = 0.0
+        if isinstance(event, Fault):
+            return self._fault(event)
+        self._faults = 0
         match event:
             case Mail():
-                yield from self._mail(event)
+                return self._mail(event)
             case Rcpt(recipient=recipient):
-                yield from self._rcpt(recipient)
+                return self._rcpt(recipient)
             case Data():
-                if (yield from self._open()):
-                    self._answer(_START_CONTENT)
+                return self._data()
             case EndOfContent():
-                yield from self._deliver(event)
+                return self._deliver(event)
             case Bdat():
-                yield from self._begin_chunk()
+                return self._begin_chunk()
             case EndOfChunk(size=size):
                 refusal = self._connection.refusal
                 self._answer(refusal or Reply(250, f"{size} octets received", enhanced="2.0.0"))
             case Lhlo(domain=domain):
                 self._session.lhlo_domain = domain
-                self._answer(
-                    Reply(
-                        250,
-                        self._settings.hostname,
-                        *self._connection.keywords(),
-                        enhanced="",
-                    )
-                )
-            case Noop() | Rset():
+                keywords = self._connection.keywords()
+                self._answer(Reply(250, self._settings.hostname, *keywords, enhanced=""))
+                return self._end_transaction()
+            case Rset():
+                self._answer(_OK)
+                return self._end_transaction()
+            case Noop():
                 self._answer(_OK)
             case Quit():
                 self._answer(_BYE)
             case Vrfy(text=text):
-                reply = yield from self._ask(
-                    "vrfy", lambda: self._handler.vrfy(self._session, text)
-                )
-                yield from self._answer_with(reply, _CANNOT_VERIFY)
+                return self._vrfy(text)
             case Help():
                 self._answer(_HELP)
             case StartTls():
-                yield from self._start_tls()
-            case Fault():
-                yield from self._fault(event)
-                return
+                return self._start_tls()
             case ConnectionClosed(mid_transaction=mid_transaction):
                 if mid_transaction:
-                    yield self._log(Severity.INFO, "the client went away amid a transaction")
-        self._faults = 0
-        if self._connection.mail is None and self._transaction is not None:
-            self._transaction = None
-            yield from self._close_sink()
+                    return self._tell(Severity.INFO, "the client went away amid a transaction")
+            case _:
+                assert_never(event)
+        return None
 
-    def _mail(self, event: Mail) -> Generator[Effect, None, None]:
-        reply = yield from self._ask("mail", lambda: self._handler.mail(self._session, event))
-        yield from self._answer_with(reply, _SENDER_OK)
-        connection = self._connection
-        if connection.mail is not None:
+    def _mail(self, event: Mail) -> _Rest | None:
+        try:
+            answer = self._handler.mail(self._session, event)
+        except Exception as error:
+            return self._decide("mail", error, self._end_mail)
+        if answer is None:
+            self._end_mail(_SENDER_OK)
+            return None
+        return self._decide("mail", answer, self._end_mail, _SENDER_OK)
+
+    def _end_mail(self, reply: Reply) -> None:
+        self._answer(reply)
+        mail = self._connection.mail
+        if mail is not None:
             session = self._session
             session.transactions += 1
             number = session.transactions
             self._transaction = Transaction(
                 session=session,
                 id=session.id if number == 1 else f"{session.id}:T{number}",
-                mail=event,
-                recipients=connection.recipients,
+                mail=mail,
+                recipients=[],
             )
 
-    def _rcpt(self, recipient: Recipient) -> Generator[Effect, None, None]:
-        transaction = self._current()
-        reply = yield from self._ask("rcpt", lambda: self._handler.rcpt(transaction, recipient))
-        yield from self._answer_with(reply, _RECIPIENT_OK)
-        if reply is not None and not reply.accepted:
-            yield self._log(Severity.INFO, f"refused <{_escape(str(recipient))}>: {reply}")
+    def _rcpt(self, recipient: Recipient) -> _Rest | None:
+        try:
+            answer = self._handler.rcpt(self._current(), recipient)
+        except Exception as error:
+            return self._decide_rcpt(recipient, error)
+        if answer is None:
+            self._answer(_RECIPIENT_OK)
+            self._current().recipients.append(recipient)
+            return None
+        return self._decide_rcpt(recipient, answer)
 
-    def _begin_chunk(self) -> Generator[Effect, None, None]:
-        """Open a sink at the first chunk; a refusal is told when the chunk is over."""
-        if self._sink is None and self._connection.refusal is None:
-            refusal = yield from self._open_sink()
-            if refusal is not None:
-                self._connection.refuse_content(refusal)
+    def _decide_rcpt(self, recipient: Recipient, answer: object) -> _Rest:
+        accepted = len(self._connection.recipients)
+        yield from self._decide("rcpt", answer, self._answer, _RECIPIENT_OK)
+        if len(self._connection.recipients) > accepted:
+            self._current().recipients.append(recipient)
+        else:
+            yield self._log(Severity.INFO, f"refused <{recipient}>")
 
-    def _open(self) -> Generator[Effect, None, bool]:
-        """Open a sink for DATA; False when DATA has been refused instead."""
-        refusal = yield from self._open_sink()
-        if refusal is None:
-            return True
-        self._answer(refusal)
-        return False
+    def _vrfy(self, text: str) -> _Rest:
+        answer: object
+        try:
+            answer = self._handler.vrfy(self._session, text)
+        except Exception as error:
+            answer = error
+        yield from self._decide("vrfy", answer, self._answer, _CANNOT_VERIFY)
 
-    def _open_sink(self) -> Generator[Effect, None, Reply | None]:
-        """None when there is a sink now, else why not."""
+    def _decide(
+        self,
+        name: str,
+        answer: object,
+        end: Callable[[Reply], None],
+        default: Reply = _OWN_FAULT,
+    ) -> _Rest:
+        """Answer a command as the handler says; `answer` may be the exception it raised."""
+        reply: object = answer
+        try:
+            if is_job(answer):
+                reply = yield from self._finish(answer)
+        except Exception as error:
+            reply = error
+        if isinstance(reply, Exception):
+            yield self._failure(name, reply)
+            reply = _reply_to(reply)
+        elif reply is None:
+            reply = default
+        elif not isinstance(reply, Reply):
+            yield self._misuse(name, reply, "None or a reply")
+            reply = _OWN_FAULT
+        try:
+            end(reply)
+        except LocalProtocolError:
+            yield self._misuse(name, reply, "a reply that fits the command")
+            end(_OWN_FAULT)
+
+    def _data(self) -> _Rest | None:
+        """Answer 354 when there is a sink for the content, else why there is none."""
         answer: object
         try:
             answer = self._handler.open(self._current())
-            if is_job(answer):
-                answer = yield from self._finish(answer)
         except Exception as error:
-            yield self._failure("open", error)
-            return _reply_to(error)
-        if isinstance(answer, Reply) and not answer.accepted:
-            return answer
-        if answer is None or isinstance(answer, Reply):
-            yield self._misuse(f"open() answered {answer!r}: a sink or a refusal is awaited")
-            return _OWN_FAULT
-        # Checking a protocol class at run time costs more than the rest of the command.
-        self._sink = cast(Sink, answer)
+            return self._open_for_data(error)
+        if not _is_sink(answer):
+            return self._open_for_data(answer)
+        self._sink = answer
+        self._answer(_START_CONTENT)
         return None
 
-    def _content(self, data: bytes) -> Generator[Effect, None, None]:
-        sink = self._sink
-        if sink is None or self._connection.refusal is not None:
-            return
+    def _open_for_data(self, answer: object) -> _Rest:
+        refusal = yield from self._open_sink(answer)
+        self._answer(_START_CONTENT if refusal is None else refusal)
+
+    def _begin_chunk(self) -> _Rest | None:
+        """Open a sink at the first chunk; a refusal is told when the chunk is over."""
+        if self._sink is not None or self._connection.refusal is not None:
+            return None
+        return self._open_for_chunk()
+
+    def _open_for_chunk(self) -> _Rest:
         answer: object
         try:
+            answer = self._handler.open(self._current())
+        except Exception as error:
+            answer = error
+        refusal = yield from self._open_sink(answer)
+        if refusal is not None:
+            self._connection.refuse_content(refusal)
+
+    def _open_sink(self, answer: object) -> Generator[Effect, None, Reply | None]:
+        """Keep the sink that open() has given; why there is none otherwise."""
+        try:
+            if is_job(answer):
+                run = Run(answer)
+                yield run
+                try:
+                    answer = yield from self._result(run)
+                except GeneratorExit:
+                    # The session is cut off, but the sink that comes has to be closed.
+                    run.abandoned = _close_late
+                    raise
+        except Exception as error:
+            answer = error
+        if isinstance(answer, Exception):
+            yield self._failure("open", answer)
+            return _reply_to(answer)
+        if isinstance(answer, Reply) and not answer.accepted:
+            return answer
+        if not _is_sink(answer):
+            yield self._misuse("open", answer, "a sink or a refusal")
+            return _OWN_FAULT
+        self._sink = answer
+        return None
+
+    def _content(self, data: bytes) -> _Rest | None:
+        sink = self._sink
+        if sink is None or self._connection.refusal is not None:
+            return None
+        try:
             answer = sink.write(data)
-            if answer is None:
-                return
+        except Exception as error:
+            return self._written(error)
+        return None if answer is None else self._written(answer)
+
+    def _written(self, answer: object) -> _Rest:
+        """See whether the sink has taken the octets."""
+        try:
             if is_job(answer):
                 answer = yield from self._finish(answer)
         except Exception as error:
-            yield self._failure("write", error)
-            answer = _reply_to(error)
-        if isinstance(answer, Reply) and not answer.accepted:
-            self._connection.refuse_content(answer)
-        elif answer is not None:
-            yield self._misuse(f"write() answered {answer!r}: None or a refusal is awaited")
-            self._connection.refuse_content(_OWN_FAULT)
+            answer = error
+        if answer is None:
+            return
+        if isinstance(answer, Exception):
+            yield self._failure("write", answer)
+            answer = _reply_to(answer)
+        elif not isinstance(answer, Reply) or answer.accepted:
+            yield self._misuse("write", answer, "None or a refusal")
+            answer = _OWN_FAULT
+        self._connection.refuse_content(answer)
 
-    def _deliver(self, event: EndOfContent) -> Generator[Effect, None, None]:
+    def _deliver(self, event: EndOfContent) -> _Rest | None:
         """Answer every recipient. From here on the client may go, the delivery is finished."""
-        connection = self._connection
         sink = self._sink
         if event.refusal is not None or sink is None:
-            if event.recipients:
-                refusal = event.refusal or _OWN_FAULT
-                self._out.append(connection.send(RemainingReply(reply=refusal)))
-                yield self._log(Severity.INFO, f"content refused: {refusal}")
-            return
+            return self._refuse_all(event)
+        if len(event.recipients) == 1:
+            # By far the most frequent: one recipient, answered at once.
+            recipient = event.recipients[0]
+            try:
+                answer: object = sink.deliver(recipient)
+            except Exception as error:
+                answer = error
+            if isinstance(answer, Reply) and _is_final(answer):
+                octets = self._connection.send(RecipientReply(recipient=recipient, reply=answer))
+                self._out.append(octets)
+                return self._end_transaction()
+            return self._deliver_to([(recipient, answer)])
         answers: list[tuple[Recipient, object]] = []
         for recipient in event.recipients:
             try:
-                answer: object = sink.deliver(recipient)
-                if not isinstance(answer, Reply) and is_job(answer):
-                    answer = Run(answer)
-                    yield answer
+                answers.append((recipient, sink.deliver(recipient)))
             except Exception as error:
-                yield self._failure("deliver", error)
-                answer = _reply_to(error)
-            answers.append((recipient, answer))
-        for recipient, answer in answers:
+                answers.append((recipient, error))
+        return self._deliver_to(answers)
+
+    def _deliver_to(self, answers: list[tuple[Recipient, object]]) -> _Rest:
+        """Run all jobs at the same time, and answer in RCPT order as their results come."""
+        runs: list[object] = []
+        for _, answer in answers:
+            if not isinstance(answer, Reply) and is_job(answer):
+                answer = Run(answer)
+                yield answer
+            runs.append(answer)
+        for (recipient, _), answer in zip(answers, runs, strict=True):
+            reply: object = answer
             if isinstance(answer, Run):
                 try:
-                    answer = yield from self._result(answer)
+                    reply = yield from self._result(answer)
                 except Exception as error:
-                    yield self._failure("deliver", error)
-                    answer = _reply_to(error)
-            if not isinstance(answer, Reply) or not _is_final(answer):
-                yield self._misuse(f"deliver() answered {answer!r}: a final reply is awaited")
-                answer = _OWN_FAULT
-            octets = connection.send(RecipientReply(recipient=recipient, reply=answer))
+                    reply = error
+            if isinstance(reply, Exception):
+                yield self._failure("deliver", reply)
+                reply = _reply_to(reply)
+            elif not isinstance(reply, Reply) or not _is_final(reply):
+                yield self._misuse("deliver", reply, "a final reply")
+                reply = _OWN_FAULT
+            octets = self._connection.send(RecipientReply(recipient=recipient, reply=reply))
             self._out.append(octets)
+        rest = self._end_transaction()
+        if rest is not None:
+            yield from rest
 
-    def _start_tls(self) -> Generator[Effect, None, None]:
+    def _refuse_all(self, event: EndOfContent) -> _Rest:
+        if event.recipients:
+            refusal = event.refusal or _OWN_FAULT
+            self._out.append(self._connection.send(RemainingReply(reply=refusal)))
+            yield self._log(Severity.INFO, f"content refused: {refusal}")
+        rest = self._end_transaction()
+        if rest is not None:
+            yield from rest
+
+    def _end_transaction(self) -> _Rest | None:
+        """Let the sink go when the protocol has ended the transaction."""
+        if self._connection.mail is not None:
+            return None
+        self._transaction = None
+        sink = self._sink
+        if sink is not None:
+            self._sink = None
+            try:
+                sink.close()
+            except Exception as error:
+                return self._tell(Severity.ERROR, "close() of the handler failed", error)
+        return None
+
+    def _start_tls(self) -> _Rest:
         self._answer(_START_TLS)
         yield from self._flush()
         effect = Handshake()
-        effect.deadline = self._clock() + self._limits.command_timeout
+        effect.deadline = self._clock() + self._settings.limits.command_timeout
         yield effect
         if effect.outcome is None:
+            # Nobody could read a reply now.
             self._connection.shut_down(_TIMED_OUT)
             yield self._log(Severity.WARNING, "the TLS handshake failed")
             return
@@ -397,34 +528,16 @@ class _Conversation:
         self._session.lhlo_domain = None
         self._connection.tls_established()
 
-    def _fault(self, event: Fault) -> Generator[Effect, None, None]:
+    def _fault(self, event: Fault) -> _Rest:
         if event.reply.code in _COUNTED:
             self._faults += 1
-        if self._faults > self._limits.faults:
+        if self._faults > self._settings.limits.faults:
             self._shut_down(_TOO_MANY_FAULTS)
             yield self._log(Severity.WARNING, "too many invalid commands")
             return
         self._answer(event.reply)
-        line = _escape(event.line[:200].decode("latin-1"))
-        yield self._log(Severity.INFO, f'"{line}" answered {event.reply}')
-
-    def _ask(
-        self, name: str, question: Callable[[], object]
-    ) -> Generator[Effect, None, Reply | None]:
-        """The handler's reply, None when it leaves the words to the conversation."""
-        try:
-            answer = question()
-            if answer is None or isinstance(answer, Reply):
-                return answer
-            if is_job(answer):
-                answer = yield from self._finish(answer)
-                if answer is None or isinstance(answer, Reply):
-                    return answer
-        except Exception as error:
-            yield self._failure(name, error)
-            return _reply_to(error)
-        yield self._misuse(f"{name}() answered {answer!r}: None or a reply is awaited")
-        return _OWN_FAULT
+        line = event.line.decode("latin-1")
+        yield self._log(Severity.INFO, f"answered {event.reply} to: {line}")
 
     def _finish(self, job: Job[object]) -> Generator[Effect, None, object]:
         """The value of a job; raises what the job raised."""
@@ -438,55 +551,60 @@ class _Conversation:
             yield Wait(run)
         return run.outcome()
 
-    def _answer_with(self, reply: Reply | None, default: Reply) -> Generator[Effect, None, None]:
-        """Answer as the handler says, or with `default`."""
-        if reply is not None:
-            try:
-                self._answer(reply)
-                return
-            except LocalProtocolError as error:
-                yield self._misuse(str(error))
-                default = _OWN_FAULT
-        self._answer(default)
-
     def _answer(self, reply: Reply) -> None:
         self._out.append(self._connection.send(reply))
 
     def _shut_down(self, reply: Reply) -> None:
-        self._out.append(self._connection.shut_down(reply))
+        octets = self._connection.shut_down(reply)
+        if octets:
+            self._out.append(octets)
 
-    def _flush(self) -> Generator[Effect, None, None]:
+    def _flush(self) -> _Rest:
+        """Write what has gathered: one write before each wait."""
+        if self._out:
+            yield self._gathered()
+
+    def _gathered(self) -> Send:
+        """All replies that wait, as one write."""
         out = self._out
-        if out:
-            send = self._send
-            send.data = out[0] if len(out) == 1 else b"".join(out)
-            out.clear()
-            if send.data:
-                send.deadline = self._clock() + self._limits.write_timeout
-                yield send
+        send = self._send
+        send.data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        send.deadline = self._clock() + self._settings.limits.write_timeout
+        return send
 
     def _current(self) -> Transaction:
         if self._transaction is None:
             raise AssertionError("the protocol lets no RCPT or content in without MAIL")
         return self._transaction
 
-    def _close_sink(self) -> Generator[Effect, None, None]:
-        sink = self._sink
-        if sink is not None:
-            self._sink = None
-            try:
-                sink.close()
-            except Exception as error:
-                yield self._failure("close", error)
+    def _tell(self, severity: Severity, text: str, error: Exception | None = None) -> _Rest:
+        yield self._log(severity, text, error)
 
     def _log(self, severity: Severity, text: str, error: Exception | None = None) -> Log:
+        text = _escape(text[:_LOG_LIMIT])
         return Log(severity, f"{self._session.id} {self._session.peer}: {text}", error)
 
     def _failure(self, name: str, error: Exception) -> Log:
         return self._log(Severity.ERROR, f"{name}() of the handler failed", error)
 
-    def _misuse(self, text: str) -> Log:
-        return self._log(Severity.ERROR, _escape(text))
+    def _misuse(self, name: str, answer: object, awaited: str) -> Log:
+        given = str(answer) if isinstance(answer, Reply) else f"a {type(answer).__name__}"
+        text = f"{name}() of the handler answered {given}: {awaited} is awaited"
+        return self._log(Severity.ERROR, text)
+
+
+def _close_late(answer: object) -> None:
+    if _is_sink(answer):
+        answer.close()
+
+
+def _is_sink(answer: object) -> TypeGuard[Sink]:
+    """Whether open() has given a sink: anything but what it gives otherwise.
+
+    Checking a protocol class at run time would cost more than the rest of the command.
+    """
+    return not (answer is None or isinstance(answer, Reply) or is_job(answer))
 
 
 def _is_final(reply: Reply) -> bool:

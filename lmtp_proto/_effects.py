@@ -64,10 +64,12 @@ class Send:
 class Run:
     """Begin `job` and go on at once; `done` with its `value` or `error` when it is over."""
 
-    __slots__ = ("done", "error", "job", "value")
+    __slots__ = ("abandoned", "done", "error", "job", "value")
 
     def __init__(self, job: Job[object]) -> None:
         self.job: Final = job
+        # Takes the value of a job that nobody waits for any more.
+        self.abandoned: Callable[[object], None] | None = None
         self.done = False
         self.value: object = None
         self.error: BaseException | None = None
@@ -76,6 +78,8 @@ class Run:
         """The runtime's word that the job is over."""
         self.value = value
         self.done = True
+        if self.abandoned is not None:
+            self.abandoned(value)
 
     def fail(self, error: BaseException) -> None:
         """The runtime's word that the job has raised `error`."""
@@ -84,9 +88,13 @@ class Run:
 
     def outcome(self) -> object:
         """The value of a job that is over; raises what the job raised."""
-        if self.error is not None:
-            raise self.error
-        return self.value
+        error = self.error
+        if error is None:
+            return self.value
+        if isinstance(error, Exception):
+            raise error
+        # A cancelled task's CancelledError would unwind the session, not only this job.
+        raise RuntimeError(f"the job ended with {error!r}") from error
 
     def run(self) -> None:
         """Run a callable here and now, or wait here for a future."""
@@ -98,7 +106,9 @@ class Run:
                 raise TypeError("this runtime takes no awaitable: return a callable or a future")
             else:
                 self.succeed(job.result())
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:
             self.fail(error)
 
 

@@ -65,6 +65,8 @@ class RcptParameters:
     """What RCPT said beside the forward-path."""
 
 
+_BODIES: Final = {body.value.lower(): body for body in Body}
+
 NO_MAIL_PARAMETERS: Final = MailParameters()
 NO_RCPT_PARAMETERS: Final = RcptParameters()
 
@@ -113,8 +115,8 @@ def mail_parameters(text: str, extensions: frozenset[Extension], most: int) -> M
                 )
         elif keyword == "BODY" and Extension.EIGHTBITMIME in extensions:
             try:
-                body = Body((value or "").upper())
-            except ValueError:
+                body = _BODIES[(value or "").lower()]
+            except KeyError:
                 raise _malformed("BODY is 7BIT or 8BITMIME") from None
         else:
             raise _unknown(keyword)

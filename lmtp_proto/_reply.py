@@ -11,7 +11,7 @@ from ._errors import RemoteProtocolError
 
 # RFC 5321 4.5.3.1.5: a reply line has at most 512 octets, CRLF included.
 _LINE_LIMIT: Final = 512
-_ENHANCED: Final = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")
+_ENHANCED: Final = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}")
 _UNPRINTABLE: Final = re.compile(r"[^ -~]")
 
 
@@ -140,5 +140,7 @@ def received_reply(code: int, lines: list[str]) -> Reply:
     word = lines[0].partition(" ")[0]
     if _ENHANCED.fullmatch(word) and word[0] == str(code // 100):
         enhanced = word
-        lines = [line.removeprefix(word).removeprefix(" ") for line in lines]
+        lines = [
+            line[len(word) + 1 :] if line.partition(" ")[0] == word else line for line in lines
+        ]
     return Reply(code, *lines, enhanced=enhanced)

@@ -4,7 +4,7 @@ The number of replies belongs to this machine: one for each command, one for eac
 recipient after the content, in RCPT order. A caller cannot send one too few or too many.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from ._buffer import InputBuffer, LineFault
@@ -35,9 +35,11 @@ from ._state import TRANSITIONS, State, Verb
 
 _LINE_FAULTS: Final = {
     LineFault.TOO_LONG: Reply(500, "line too long", enhanced="5.5.2"),
+    LineFault.TLS: Reply(500, "this is not an LMTP client", enhanced="5.5.1"),
     LineFault.BARE_LF: Reply(500, "bare LF: a line ends with CRLF", enhanced="5.5.2"),
 }
 _SEQUENCE: Final = {
+    State.REFUSED: Reply(503, "no service here: QUIT", enhanced="5.5.1"),
     State.GREETED: Reply(503, "LHLO first", enhanced="5.5.1"),
     State.READY: Reply(503, "MAIL first", enhanced="5.5.1"),
     State.CHUNK: Reply(503, "BDAT or RSET is awaited", enhanced="5.5.1"),
@@ -49,6 +51,20 @@ _NO_RECIPIENTS: Final = Reply(503, "no valid recipients", enhanced="5.5.1")
 _UNDER_TLS: Final = Reply(503, "TLS is active", enhanced="5.5.1")
 # RFC 5321 4.5.3.1.10.
 _TOO_MANY_RECIPIENTS: Final = Reply(452, "too many recipients", enhanced="4.5.3")
+# Looking a member up in its class costs more than a dictionary: the hot path has its own names.
+_READY: Final = State.READY
+_GREETED: Final = State.GREETED
+_DATA: Final = State.DATA
+_CLOSED: Final = State.CLOSED
+_TLS: Final = State.TLS
+_STATUS: Final = State.STATUS
+# States that command lines are read in and that entering changes nothing else.
+_PLAIN: Final = frozenset({State.REFUSED, State.MAIL, State.RCPT, State.CHUNK, State.BROKEN})
+_RCPT: Final = Verb.RCPT
+_END: Final = Verb.END
+_SETTLED: Final = Verb.SETTLED
+_GUARDED: Final = frozenset({Verb.BDAT, Verb.BDAT_LAST, Verb.STARTTLS})
+
 _TOO_MUCH: Final = Reply(421, "too much refused content", enhanced="4.7.0")
 
 
@@ -63,23 +79,22 @@ class ServerConnection:
         "_answers",
         "_chunk",
         "_chunk_left",
-        "_closed",
         "_decoder",
-        "_discarded",
-        "_dot_read",
+        "_ending",
         "_eof",
-        "_fault_owed",
+        "_flow",
         "_input",
+        "_most",
         "_owed",
         "_owed_event",
         "_parser",
+        "_recipients",
         "_refusal",
         "_size",
         "_skip",
         "_tls",
         "_told",
         "mail",
-        "recipients",
         "state",
     )
 
@@ -92,33 +107,37 @@ class ServerConnection:
     ) -> None:
         """`parser` may be shared by all connections that have the same limits and extensions."""
         self._parser = parser or CommandParser(limits or Limits(), extensions)
+        self._most = self._parser.limits.message_size
         self._input = InputBuffer()
         self._eof = False
-        self._closed = False
         self._tls = False
         self.state = State.CONNECTED
         """Where the session stands; read-only."""
         self.mail: Mail | None = None
         """The MAIL command of the transaction, None outside of one; read-only."""
-        self.recipients: list[Recipient] = []
-        """The accepted recipients in RCPT order; read-only."""
-        # The verb whose reply is owed, and its event.
-        self._owed: Verb | None = Verb.CONNECT
+        self._recipients: list[Recipient] = []
+        # What an answer is owed to: a verb with its event, or a fault.
+        self._owed: Verb | Fault | None = Verb.CONNECT
         self._owed_event: ServerEvent | None = None
-        self._fault_owed: Fault | None = None
+        # What reads the next octets, None for command lines.
+        self._flow: Callable[[], ServerEvent | Signal] | None = None
         # Octets to drop before the next line: those of a BDAT that was refused by its line.
         self._skip = 0
         self._chunk: Bdat | None = None
         self._chunk_left = 0
         self._decoder: DotDecoder | None = None
-        # The dot has come, its end of content is not told yet.
-        self._dot_read = False
         self._size = 0
-        self._discarded = 0
         self._refusal: Reply | None = None
         # Of state STATUS: what each recipient is told, and how many have been told.
-        self._answers: dict[Recipient, bytes | None] = {}
+        self._answers: dict[Recipient, bytes | None] = _NO_ANSWERS
         self._told = 0
+        # A recipient was told 421: the session ends with the last status.
+        self._ending = False
+
+    @property
+    def recipients(self) -> tuple[Recipient, ...]:
+        """The accepted recipients of the transaction, in RCPT order."""
+        return tuple(self._recipients)
 
     @property
     def limits(self) -> Limits:
@@ -128,14 +147,14 @@ class ServerConnection:
     @property
     def unanswered(self) -> Sequence[Recipient]:
         """In state STATUS: the recipients that have no final reply yet, in RCPT order."""
-        if self.state is not State.STATUS:
+        if self.state is not _STATUS:
             return ()
         return [recipient for recipient, wire in self._answers.items() if wire is None]
 
     @property
     def content_flows(self) -> bool:
         """Whether the next octets are content."""
-        return self._decoder is not None or self._chunk is not None
+        return self._decoder is not None or self._chunk is not None or self._skip > 0
 
     def keywords(self) -> list[str]:
         """The lines of the LHLO reply behind the host name (RFC 5321 4.1.1.1)."""
@@ -155,7 +174,7 @@ class ServerConnection:
         if self._eof:
             raise LocalProtocolError("receive_data() after receive_eof()")
         # What comes behind QUIT or a 421 is not executed (RFC 5321 4.1.1.10).
-        if data and self.state is not State.CLOSED:
+        if data and self.state is not _CLOSED:
             self._input.feed(data)
 
     def receive_eof(self) -> None:
@@ -164,28 +183,16 @@ class ServerConnection:
 
     def next_event(self) -> ServerEvent | Signal:
         """The next event; NEED_DATA when more octets are needed, PAUSED while an answer is owed."""
-        if self._owed is not None or self._fault_owed is not None:
+        if self._owed is not None:
             return PAUSED
-        while self._skip:
-            dropped = len(self._input.take(self._skip))
-            if not dropped:
+        flow = self._flow
+        if flow is not None:
+            return flow()
+        line = self._input.next_line(self._parser.limits.command_line)
+        if not isinstance(line, bytes):
+            if line is None:
                 return self._wait()
-            self._skip -= dropped
-        if self._decoder is not None:
-            return self._content_by_dot(self._decoder)
-        if self._dot_read:
-            return self._end_of_content(Verb.END)
-        if self._chunk is not None:
-            return self._content_by_chunk(self._chunk)
-        if self.state is State.CLOSED:
-            return self._end()
-        if self.state is State.STATUS or self.state is State.TLS:
-            return PAUSED
-        line = self._input.next_line(self.limits.command_line)
-        if line is None:
-            return self._wait()
-        if isinstance(line, LineFault):
-            return self._fault(b"", _LINE_FAULTS[line])
+            return self._fault(b"", _LINE_FAULTS[line], fatal=line is LineFault.TLS)
         try:
             verb, command = self._parser.parse(line)
         except CommandError as error:
@@ -193,12 +200,14 @@ class ServerConnection:
         if (self.state, verb) not in TRANSITIONS:
             skip = command.size if isinstance(command, Bdat) else 0
             return self._fault(line, self._out_of_sequence(verb), skip)
-        if isinstance(command, Bdat):
-            return self._begin_chunk(command)
-        if verb is Verb.RCPT and len(self.recipients) >= self.limits.recipients:
-            return self._fault(line, _TOO_MANY_RECIPIENTS)
-        if verb is Verb.STARTTLS and self._tls:
-            return self._fault(line, _UNDER_TLS)
+        if verb is _RCPT:
+            if len(self._recipients) >= self._parser.limits.recipients:
+                return self._fault(line, _TOO_MANY_RECIPIENTS)
+        elif verb in _GUARDED:
+            if isinstance(command, Bdat):
+                return self._begin_chunk(command)
+            if self._tls:
+                return self._fault(line, _UNDER_TLS)
         self._owed = verb
         self._owed_event = command
         return command
@@ -208,24 +217,33 @@ class ServerConnection:
         return self._end() if self._eof else NEED_DATA
 
     def _end(self) -> ServerEvent | Signal:
-        if self._closed:
-            return PAUSED
-        self._closed = True
         mid_transaction = self.mail is not None
-        self.state = State.CLOSED
         self._forget_transaction()
         self._decoder = None
         self._chunk = None
+        self.state = _CLOSED
+        self._flow = _pause
         return ConnectionClosed(mid_transaction=mid_transaction)
 
     def _fault(self, line: bytes, reply: Reply, skip: int = 0, *, fatal: bool = False) -> Fault:
-        if skip > self.limits.message_size + self.limits.discard:
+        if skip > self._patience:
             # RFC 3030 2 wants the octets swallowed; nobody has this much patience.
             reply, skip, fatal = _TOO_MUCH, 0, True
-        self._skip = skip
-        fault = Fault(line=line, reply=reply, fatal=fatal or reply.code == 421)
-        self._fault_owed = fault
+        if skip:
+            self._skip = skip
+            self._flow = self._skip_octets
+        fault = Fault(line=line, reply=reply, fatal=fatal)
+        self._owed = fault
         return fault
+
+    def _skip_octets(self) -> ServerEvent | Signal:
+        while self._skip:
+            dropped = len(self._input.take(self._skip))
+            if not dropped:
+                return self._wait()
+            self._skip -= dropped
+        self._flow = None
+        return self.next_event()
 
     def _out_of_sequence(self, verb: Verb) -> Reply:
         if verb is Verb.MAIL and self.mail is not None:
@@ -234,7 +252,9 @@ class ServerConnection:
             return _NO_RECIPIENTS
         return _SEQUENCE.get(self.state, _NESTED_MAIL)
 
-    def _content_by_dot(self, decoder: DotDecoder) -> ServerEvent | Signal:
+    def _content_by_dot(self) -> ServerEvent | Signal:
+        decoder = self._decoder
+        assert decoder is not None
         while True:
             data = self._input.take()
             if not data:
@@ -243,31 +263,33 @@ class ServerConnection:
             if used >= 0:
                 self._input.put_back(data, used)
                 self._decoder = None
-                self._dot_read = True
-            event = self._content(content)
-            if event is not None:
-                return event
-            if self._dot_read:
-                return self._end_of_content(Verb.END)
+                self._flow = self._end_by_dot
+            if content:
+                event = self._content(content)
+                if event is not None:
+                    return event
+            if used >= 0:
+                return self._end_by_dot()
+
+    def _end_by_dot(self) -> ServerEvent | Signal:
+        return self._end_of_content(_END)
 
     def _begin_chunk(self, command: Bdat) -> ServerEvent:
-        self._chunk = command
-        self._chunk_left = command.size
-        too_big = self._size + command.size > self.limits.message_size
-        if too_big and self._refusal is None:
-            self._refuse_size()
         if self.state is State.MAIL:
             # No recipient: the octets are dropped and nobody is told (RFC 2033 4.3).
             self._refusal = _NO_RECIPIENTS
-        if self._refusal is not None and (
-            self._discarded + command.size > self.limits.message_size + self.limits.discard
-        ):
-            self._chunk = None
-            self._fault_owed = Fault(line=b"BDAT", reply=_TOO_MUCH, fatal=True)
-            return self._fault_owed
+        elif self._size + command.size > self._most:
+            self._refuse_size()
+        if self._refusal is not None and self._size + command.size > self._patience:
+            return self._too_much()
+        self._chunk = command
+        self._chunk_left = command.size
+        self._flow = self._content_by_chunk
         return command
 
-    def _content_by_chunk(self, chunk: Bdat) -> ServerEvent | Signal:
+    def _content_by_chunk(self) -> ServerEvent | Signal:
+        chunk = self._chunk
+        assert chunk is not None
         while self._chunk_left:
             data = self._input.take(self._chunk_left)
             if not data:
@@ -279,40 +301,50 @@ class ServerConnection:
         self._chunk = None
         if chunk.last:
             return self._end_of_content(Verb.BDAT_LAST)
+        self._flow = None
         self._owed = Verb.BDAT
         self._owed_event = EndOfChunk(size=chunk.size)
         return self._owed_event
 
     def _content(self, data: bytes) -> Content | Fault | None:
         """Count content; the event it makes, or None when there is nothing to tell."""
-        if not data:
-            return None
         self._size += len(data)
         if self._refusal is None:
-            if self._size <= self.limits.message_size:
+            beyond = self._size - self._most
+            if beyond <= 0:
                 return Content(data=data)
             # RFC 1870 6.3: it is read to its end and refused then.
             self._refuse_size()
-        self._discarded += len(data)
-        if self._discarded > self.limits.message_size + self.limits.discard:
-            self._decoder = None
-            self._chunk = None
-            self._fault_owed = Fault(line=b"", reply=_TOO_MUCH, fatal=True)
-            return self._fault_owed
-        return None
+            if beyond < len(data):
+                if self._size > self._patience:
+                    self._flow = self._too_much
+                return Content(data=data[:-beyond])
+        return self._too_much() if self._size > self._patience else None
+
+    @property
+    def _patience(self) -> int:
+        """How many octets of a content are read when it is refused."""
+        return self._most + self._parser.limits.discard
+
+    def _too_much(self) -> Fault:
+        self._decoder = None
+        self._chunk = None
+        self._flow = None
+        fault = Fault(line=b"", reply=_TOO_MUCH, fatal=True)
+        self._owed = fault
+        return fault
 
     def _refuse_size(self) -> None:
-        most = self.limits.message_size
-        self._refusal = Reply(552, f"message size exceeds {most} octets", enhanced="5.3.4")
+        if self._refusal is None:
+            text = f"message size exceeds {self._most} octets"
+            self._refusal = Reply(552, text, enhanced="5.3.4")
 
     def _end_of_content(self, verb: Verb) -> EndOfContent:
-        self._dot_read = False
-        self.state = TRANSITIONS[self.state, verb].accepted
-        self._answers = dict.fromkeys(self.recipients)
-        event = EndOfContent(
-            recipients=tuple(self.recipients), size=self._size, refusal=self._refusal
-        )
-        if not self.recipients:
+        recipients = self._recipients
+        self._answers = dict.fromkeys(recipients)
+        event = EndOfContent(recipients=tuple(recipients), size=self._size, refusal=self._refusal)
+        self._enter(TRANSITIONS[self.state, verb].accepted)
+        if not recipients:
             self._settle()
         return event
 
@@ -322,7 +354,7 @@ class ServerConnection:
         The answer is for the chunk, or for every recipient, and is sent by the caller as always.
         Raises LocalProtocolError when no content is flowing or `reply` is positive.
         """
-        if self._decoder is None and self._chunk is None and not self._dot_read:
+        if self._flow not in (self._content_by_dot, self._content_by_chunk, self._end_by_dot):
             raise LocalProtocolError("refuse_content() while no content flows")
         if reply.accepted:
             raise LocalProtocolError(f"{reply} does not refuse")
@@ -343,7 +375,7 @@ class ServerConnection:
         """
         if isinstance(answer, Reply):
             return self._answer_command(answer)
-        if self.state is not State.STATUS:
+        if self.state is not _STATUS:
             raise LocalProtocolError("recipients are answered after the end of the content")
         _check_final(answer.reply)
         wire = answer.reply.wire
@@ -357,111 +389,134 @@ class ServerConnection:
         else:
             for recipient in self.unanswered:
                 self._answers[recipient] = wire
+        if answer.reply.code == 421:
+            self._ending = True
         return self._ready_answers()
 
     def _ready_answers(self) -> bytes:
         """The answers whose turn has come, in RCPT order."""
         ready = []
-        for index in range(self._told, len(self.recipients)):
-            wire = self._answers[self.recipients[index]]
+        recipients = self._recipients
+        for index in range(self._told, len(recipients)):
+            wire = self._answers[recipients[index]]
             if wire is None:
                 break
             ready.append(wire)
         self._told += len(ready)
-        if self._told == len(self.recipients):
+        if self._told == len(recipients):
             self._settle()
         return b"".join(ready)
 
     def _answer_command(self, reply: Reply) -> bytes:
-        fault = self._fault_owed
-        if fault is not None:
-            if reply.accepted:
-                raise LocalProtocolError(f"{reply} for a fault")
-            self._fault_owed = None
-            if fault.fatal or reply.code == 421:
-                self._shut()
-            return reply.wire
-        verb = self._owed
-        if verb is None:
+        owed = self._owed
+        if owed is None:
             raise LocalProtocolError("no reply is owed")
-        _check_code(verb, reply)
-        self._owed = None
-        step = TRANSITIONS[self.state, verb]
-        event = self._owed_event
-        self._owed_event = None
-        if not reply.accepted:
-            if reply.code == 421:
+        code = reply.code
+        if isinstance(owed, Fault):
+            if code < 400:
+                raise LocalProtocolError(f"{reply} for a fault")
+            self._owed = None
+            if owed.fatal or code == 421:
                 self._shut()
-            else:
-                self._enter(step.refused)
             return reply.wire
-        if isinstance(event, Mail):
-            self.mail = event
-        elif isinstance(event, Rcpt):
-            self.recipients.append(event.recipient)
-        self._enter(step.accepted)
+        if code != _REPLY_CODE.get(owed, 250):
+            _check_code(owed, reply)
+        event = self._owed_event
+        self._owed = None
+        self._owed_event = None
+        step = TRANSITIONS[self.state, owed]
+        if code < 400:
+            if isinstance(event, Rcpt):
+                self._recipients.append(event.recipient)
+            elif isinstance(event, Mail):
+                self.mail = event
+            self._enter(step.accepted)
+        elif code == 421:
+            self._shut()
+        else:
+            self._enter(step.refused)
         return reply.wire
 
     def _enter(self, state: State) -> None:
+        if state is self.state and state is not _READY:
+            return
         self.state = state
-        if state is State.READY or state is State.GREETED:
+        if state in _PLAIN:
+            return
+        if state is _READY or state is _GREETED:
+            self._flow = None
             if self.mail is not None:
                 self._forget_transaction()
-        elif state is State.DATA:
+        elif state is _DATA:
             self._decoder = DotDecoder()
-        elif state is State.CLOSED:
-            self._shut()
-        elif state is State.TLS:
+            self._flow = self._content_by_dot
+        elif state is _STATUS:
+            self._flow = _pause
+        elif state is _TLS:
             # RFC 3207 4.2 and CVE-2011-0411: what was sent in the clear behind STARTTLS may be
             # another's; it is never executed.
             self._input.drop()
+            self._flow = _pause
+        elif state is _CLOSED:
+            self._shut()
 
     def _settle(self) -> None:
-        self._enter(TRANSITIONS[self.state, Verb.SETTLED].accepted)
+        self._enter(TRANSITIONS[self.state, _SETTLED].accepted)
+        if self._ending:
+            self._shut()
 
     def _forget_transaction(self) -> None:
         self.mail = None
-        self.recipients = []
+        self._recipients = []
         self._size = 0
-        self._discarded = 0
         self._refusal = None
-        self._answers = {}
+        self._answers = _NO_ANSWERS
         self._told = 0
 
     def _shut(self) -> None:
-        self.state = State.CLOSED
+        self.state = _CLOSED
+        self._decoder = None
+        self._chunk = None
         self._input.drop()
-        self._skip = 0
+        self._flow = self._end
 
     def shut_down(self, reply: Reply) -> bytes:
         """End the session at this place with a 421 `reply` (RFC 5321 3.8).
 
-        It takes the place of the next reply, whatever that is; recipients that are owed one each
-        get this one. Raises LocalProtocolError for another code.
+        It takes the place of the next reply, whatever that is; of the recipients that are owed one,
+        each gets what is known, or this. Raises LocalProtocolError for another code.
         """
         if reply.code != 421:
             raise LocalProtocolError(f"a session is shut down with 421, not {reply.code}")
-        if self.state is State.CLOSED:
+        if self.state is _CLOSED:
             return b""
+        octets = reply.wire
+        if self.state is _STATUS:
+            owed = self._recipients[self._told :]
+            octets = b"".join(self._answers[recipient] or octets for recipient in owed)
         self._owed = None
         self._owed_event = None
-        self._fault_owed = None
-        self._decoder = None
-        self._chunk = None
-        self._dot_read = False
         self._shut()
-        return reply.wire
+        return octets
 
     def tls_established(self) -> None:
         """The handshake behind STARTTLS is done: both sides begin anew (RFC 3207 4.2).
 
         Raises LocalProtocolError when no handshake was awaited.
         """
-        if self.state is not State.TLS:
+        if self.state is not _TLS:
             raise LocalProtocolError("no TLS handshake was awaited")
         self._tls = True
+        self._input.drop()
         self._enter(TRANSITIONS[self.state, Verb.SECURED].accepted)
 
+
+def _pause() -> Signal:
+    """Read nothing: an answer or the handshake is awaited, or nothing comes any more."""
+    return PAUSED
+
+
+_NO_ANSWERS: Final[dict[Recipient, bytes | None]] = {}
 
 _REPLY_CODE: Final = {
     Verb.CONNECT: 220,

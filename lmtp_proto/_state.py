@@ -21,6 +21,7 @@ class State(Enum):
     __hash__ = object.__hash__
 
     CONNECTED = "the greeting is owed"
+    REFUSED = "the greeting said that there is no service here"
     GREETED = "LHLO is awaited"
     READY = "no transaction"
     MAIL = "the reverse-path is known, no recipient yet"
@@ -68,7 +69,9 @@ _V = Verb
 
 TRANSITIONS: Final[dict[tuple[State, Verb], Step]] = {
     # RFC 5321 3.1: the server speaks first.
-    (_S.CONNECTED, _V.CONNECT): Step(_S.GREETED, _S.CLOSED),
+    (_S.CONNECTED, _V.CONNECT): Step(_S.GREETED, _S.REFUSED),
+    # RFC 5321 3.1: after 554 the server waits for QUIT and answers all else with 503.
+    (_S.REFUSED, _V.QUIT): Step(_S.CLOSED, _S.CLOSED),
     # RFC 2033 4.1: LHLO takes the place of HELO and EHLO, which are not verbs of LMTP.
     (_S.GREETED, _V.LHLO): Step(_S.READY, _S.GREETED),
     (_S.GREETED, _V.STARTTLS): Step(_S.TLS, _S.GREETED),
