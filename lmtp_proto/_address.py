@@ -41,7 +41,8 @@ class Address:
     `local_part` is its meaning: quotes and quoted pairs are resolved, so `"a\ b"@d` and `"a b"@d`
     are equal. `domain` is as it was written, `""` where there is none (only `<Postmaster>` and,
     where a server takes it, a sender), with its brackets when it is an address literal.
-    `str()` gives the mailbox back as it goes on the wire, quoted where it must be.
+    `str()` gives the mailbox back as it goes on the wire, quoted where it must be. Raises PathError
+    for what no path could carry.
     """
 
     local_part: str
@@ -50,6 +51,10 @@ class Address:
 
     def __post_init__(self) -> None:
         local_part = self.local_part
+        if _CONTROL.search(local_part):
+            raise PathError("the local part has a control character")
+        if self.domain:
+            _check_domain(self.domain)
         if _DOT_STRING.fullmatch(local_part) is None:
             local_part = '"' + _MUST_ESCAPE.sub(r"\\\1", local_part) + '"'
         text = f"{local_part}@{self.domain}" if self.domain else local_part
@@ -123,15 +128,13 @@ def parse_mailbox(text: str) -> Address:
             raise PathError("the local part is malformed")
         local_part = match[0]
         end = match.end()
-    if _CONTROL.search(local_part):
-        raise PathError("the local part has a control character")
     if end == len(text):
         return Address(local_part, "")
     if text[end] != "@":
         raise PathError("the local part is malformed")
-    domain = text[end + 1 :]
-    _check_domain(domain)
-    return Address(local_part, domain)
+    if end + 1 == len(text):
+        raise PathError("the domain is missing")
+    return Address(local_part, text[end + 1 :])
 
 
 def _check_domain(domain: str) -> None:

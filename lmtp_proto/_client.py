@@ -231,17 +231,27 @@ class ClientConnection:
                 self.state = self._ahead = State.CLOSED
                 return Replied(command=None, reply=reply)
             raise RemoteProtocolError(f"{reply} answers nothing")
-        verb, command = self._in_flight[0]
-        if verb is Verb.BDAT_LAST and reply.code != 421:
-            if not self._accepted:
-                raise RemoteProtocolError(f"{reply} answers a recipient, none was accepted")
-            self._in_flight.popleft()
-            self.state = TRANSITIONS[self.state, verb].accepted
+        verb, command = self._in_flight.popleft()
+        step = TRANSITIONS.get((self.state, verb))
+        if verb is Verb.BDAT_LAST and step is not None and reply.code != 421:
+            # RFC 2033 4.3: not one reply, but one for each accepted recipient.
+            self.state = step.accepted
             self._owed.extend(self._accepted)
             return self._match(reply)
-        self._in_flight.popleft()
         self._move(verb, command, reply)
+        self._pass_unanswered()
         return Replied(command=command, reply=reply)
+
+    def _pass_unanswered(self) -> None:
+        """A last chunk that no accepted recipient waits for has no reply (RFC 2033 4.3)."""
+        while self.state is State.MAIL and self._in_flight:
+            verb, _ = self._in_flight[0]
+            if verb is not Verb.BDAT_LAST:
+                break
+            self._in_flight.popleft()
+            self._enter(TRANSITIONS[self.state, verb].accepted)
+            self._enter(TRANSITIONS[self.state, Verb.SETTLED].accepted)
+            self._look_ahead()
 
     def _move(self, verb: Verb, command: Command | None, reply: Reply) -> None:
         if reply.code == 421:

@@ -79,9 +79,8 @@ class ParameterError(ValueError):
         self.reply = reply
 
 
-_KEYWORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
-# RFC 5321 4.1.2: esmtp-value is any printable character but "=" and SP.
-_VALUE: Final = re.compile(r"[!-<>-~\u0080-\U0010ffff]+")
+# RFC 5321 4.1.2: esmtp-keyword ["=" esmtp-value], the value of any printable but "=" and SP.
+_PARAMETER: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~\u0080-\U0010ffff]+))?")
 # RFC 1870 4: 1*20DIGIT.
 _SIZE: Final = re.compile(r"[0-9]{1,20}")
 
@@ -90,13 +89,13 @@ def split_parameters(text: str) -> dict[str, str | None]:
     """`KEYWORD[=value]` separated by one space, keywords in upper case. Raises ParameterError."""
     found: dict[str, str | None] = {}
     for item in text.split(" "):
-        keyword, equals, value = item.partition("=")
-        if _KEYWORD.fullmatch(keyword) is None or (equals and _VALUE.fullmatch(value) is None):
+        match = _PARAMETER.fullmatch(item)
+        if match is None:
             raise _malformed("malformed parameter")
-        keyword = keyword.upper()
+        keyword = match[1].upper()
         if keyword in found:
             raise _malformed(f"{keyword} is given twice")
-        found[keyword] = value if equals else None
+        found[keyword] = match[2]
     return found
 
 

@@ -373,8 +373,43 @@ class ServerConnection:
         LocalProtocolError, and changes nothing, for an answer that nothing asked for, a second one,
         or one whose code does not fit.
         """
-        if isinstance(answer, Reply):
-            return self._answer_command(answer)
+        if not isinstance(answer, Reply):
+            return self._answer_recipients(answer)
+        owed = self._owed
+        if owed is None:
+            raise LocalProtocolError("no reply is owed")
+        code = answer.code
+        if isinstance(owed, Fault):
+            if code < 400:
+                raise LocalProtocolError(f"{answer} for a fault")
+            self._owed = None
+            if owed.fatal or code == 421:
+                self._shut()
+            return answer.wire
+        if code != _REPLY_CODE.get(owed, 250):
+            _check_code(owed, answer)
+        event = self._owed_event
+        self._owed = None
+        self._owed_event = None
+        step = TRANSITIONS[self.state, owed]
+        if code < 400:
+            if isinstance(event, Rcpt):
+                self._recipients.append(event.recipient)
+            elif isinstance(event, Mail):
+                self.mail = event
+            state = step.accepted
+        elif code == 421:
+            self._shut()
+            return answer.wire
+        else:
+            state = step.refused
+        if state in _PLAIN:
+            self.state = state
+        else:
+            self._enter(state)
+        return answer.wire
+
+    def _answer_recipients(self, answer: RecipientReply | RemainingReply) -> bytes:
         if self.state is not _STATUS:
             raise LocalProtocolError("recipients are answered after the end of the content")
         _check_final(answer.reply)
@@ -407,42 +442,10 @@ class ServerConnection:
             self._settle()
         return b"".join(ready)
 
-    def _answer_command(self, reply: Reply) -> bytes:
-        owed = self._owed
-        if owed is None:
-            raise LocalProtocolError("no reply is owed")
-        code = reply.code
-        if isinstance(owed, Fault):
-            if code < 400:
-                raise LocalProtocolError(f"{reply} for a fault")
-            self._owed = None
-            if owed.fatal or code == 421:
-                self._shut()
-            return reply.wire
-        if code != _REPLY_CODE.get(owed, 250):
-            _check_code(owed, reply)
-        event = self._owed_event
-        self._owed = None
-        self._owed_event = None
-        step = TRANSITIONS[self.state, owed]
-        if code < 400:
-            if isinstance(event, Rcpt):
-                self._recipients.append(event.recipient)
-            elif isinstance(event, Mail):
-                self.mail = event
-            self._enter(step.accepted)
-        elif code == 421:
-            self._shut()
-        else:
-            self._enter(step.refused)
-        return reply.wire
-
     def _enter(self, state: State) -> None:
         if state is self.state and state is not _READY:
             return
         self.state = state
-        if state in _PLAIN:
-            return
         if state is _READY or state is _GREETED:
             self._flow = None
             if self.mail is not None:

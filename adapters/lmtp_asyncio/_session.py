@@ -8,7 +8,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Generator
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, assert_never, cast
 
 from lmtp_proto import (
     TOO_MANY_CONNECTIONS,
@@ -171,49 +171,62 @@ class ServerSession(asyncio.Protocol):
             return
         try:
             for effect in conversation:
-                if not self._perform(effect):
+                # The two of every turn come first: a message is not to wait for the rest.
+                if isinstance(effect, Send):
+                    if self._waits_to_send(effect):
+                        return
+                elif isinstance(effect, Receive):
+                    if self._waits_to_receive(effect):
+                        return
+                elif self._waits_for(effect):
                     return
         except Exception:
             _logger.exception("a conversation failed")
         self._over()
         self._close()
 
-    def _perform(self, effect: Effect) -> bool:
-        """Perform one effect; False when the conversation waits for it."""
+    def _waits_to_send(self, effect: Send) -> bool:
+        transport = self._transport
+        if not transport.is_closing():
+            transport.write(effect.data)
+            if self._write_paused:
+                self._sending = True
+                self._set_deadline(effect.deadline)
+                return True
+        return False
+
+    def _waits_to_receive(self, effect: Receive) -> bool:
+        if self._input is not None:
+            effect.outcome = b"".join(self._input)
+            self._input = None
+            if self._input_size >= _INPUT_LIMIT and not self._eof:
+                self._transport.resume_reading()
+            self._input_size = 0
+        elif self._eof:
+            effect.outcome = b""
+        elif self._server.stop_flag.requested:
+            effect.outcome = Interrupt.STOP
+        else:
+            self._receive = effect
+            self._set_deadline(effect.deadline)
+            return True
+        return False
+
+    def _waits_for(self, effect: Run | Wait | Log | Handshake) -> bool:
         match effect:
-            case Receive():
-                if self._input is not None:
-                    effect.outcome = b"".join(self._input)
-                    self._input = None
-                    if self._input_size >= _INPUT_LIMIT and not self._eof:
-                        self._transport.resume_reading()
-                    self._input_size = 0
-                elif self._eof:
-                    effect.outcome = b""
-                elif self._server.stop_flag.requested:
-                    effect.outcome = Interrupt.STOP
-                else:
-                    self._receive = effect
-                    self._set_deadline(effect.deadline)
-                    return False
-            case Send():
-                if not self._transport.is_closing():
-                    self._transport.write(effect.data)
-                    if self._write_paused:
-                        self._sending = True
-                        self._set_deadline(effect.deadline)
-                        return False
             case Run():
                 self._begin(effect)
             case Wait(run=run):
                 if not run.done:
                     self._waiting = run
-                    return False
+                    return True
             case Log():
                 _logger.log(effect.severity.value, effect.text, exc_info=effect.error)
             case Handshake():
-                raise NotImplementedError("this adapter has no TLS")
-        return True
+                raise NotImplementedError("lmtp_asyncio has no TLS")
+            case _:
+                assert_never(effect)
+        return False
 
     def _begin(self, run: Run) -> None:
         job = run.job
