@@ -6,6 +6,7 @@ from ._command import CommandParser
 from ._conversation import STOPPING, TOO_MANY_CONNECTIONS, StopFlag, converse
 from ._effects import (
     Effect,
+    GiveWay,
     Handshake,
     Interrupt,
     Job,
@@ -90,6 +91,7 @@ __all__ = [
     "EndOfContent",
     "Extension",
     "Fault",
+    "GiveWay",
     "Handler",
     "Handshake",
     "Help",

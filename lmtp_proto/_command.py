@@ -204,6 +204,11 @@ class CommandParser:
             if extension in extensions:
                 self._parsers[verb] = parser
 
+    @property
+    def verbs(self) -> list[str]:
+        """The commands that are taken."""
+        return list(self._parsers)
+
     def parse(self, line: bytes) -> tuple[Verb, Command]:
         """The command in `line` (without CRLF). Raises CommandError."""
         try:

@@ -13,6 +13,7 @@ from typing import Final, TypeAlias, TypeGuard, assert_never
 from ._command import CommandParser
 from ._effects import (
     Effect,
+    GiveWay,
     Handshake,
     Interrupt,
     Job,
@@ -61,12 +62,6 @@ _OK: Final = Reply(250, "OK", enhanced="2.0.0")
 _SENDER_OK: Final = Reply(250, "sender OK", enhanced="2.1.0")
 _RECIPIENT_OK: Final = Reply(250, "recipient OK", enhanced="2.1.5")
 _CANNOT_VERIFY: Final = Reply(252, "try RCPT", enhanced="2.5.2")
-_HELP: Final = Reply(
-    214,
-    "LHLO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT",
-    "RFC 2033 has the rest",
-    enhanced="2.0.0",
-)
 _START_CONTENT: Final = Reply(354, "end with a dot on a line of its own")
 _START_TLS: Final = Reply(220, "begin TLS", enhanced="2.0.0")
 _BYE: Final = Reply(221, "bye", enhanced="2.0.0")
@@ -78,9 +73,14 @@ _TIMED_OUT: Final = Reply(421, "timed out", enhanced="4.4.2")
 STOPPING: Final = Reply(421, "the server is shutting down", enhanced="4.3.2")
 TOO_MANY_CONNECTIONS: Final = Reply(421, "too many connections", enhanced="4.3.2")
 
+# Replies in one write: a peer that sends many commands at once stalls nobody else.
+_TURN: Final = 100
+_GIVE_WAY: Final = GiveWay()
+
 # Characters of one log line that may come from the wire.
 _LOG_LIMIT: Final = 250
 
+_GREETINGS: Final = frozenset({220, 421, 554})
 # The replies that say the client does not know what it does (as Dovecot counts them).
 _COUNTED: Final = frozenset({500, 501, 502, 503})
 
@@ -184,6 +184,9 @@ class _Conversation:
                 rest = self._serve(event)
                 if rest is not None:
                     yield from rest
+                if len(self._out) >= _TURN:
+                    yield self._gathered()
+                    yield _GIVE_WAY
                 # Content on its way is taken, nothing new is begun.
                 if stop.requested and not (connection.content_flows or isinstance(event, Content)):
                     self._shut_down(STOPPING)
@@ -205,13 +208,14 @@ class _Conversation:
         except Exception as error:
             yield self._failure("connect", error)
             reply = _NO_SERVICE
-        if reply is None:
-            text = f"{self._settings.hostname} {self._settings.greeting}"
-            reply = Reply(220, text, enhanced="")
         # RFC 5321 4.3.2: only 220, 421 and 554 greet.
-        elif not isinstance(reply, Reply) or reply.code not in (220, 421, 554):
+        if reply is not None and not (isinstance(reply, Reply) and reply.code in _GREETINGS):
             yield self._misuse("connect", reply, "None, 220, 421 or 554")
             reply = _NO_SERVICE
+        if reply is None or reply.accepted:
+            # RFC 5321 4.2: the host name comes first. RFC 2034 4: without an enhanced status code.
+            words = self._settings.greeting if reply is None else reply.text
+            reply = Reply(220, f"{self._settings.hostname} {words}", enhanced="")
         self._answer(STOPPING if self._stop.requested else reply)
 
     def _interrupted(self) -> _Rest:
@@ -264,7 +268,8 @@ class _Conversation:
             case Vrfy(text=text):
                 return self._vrfy(text)
             case Help():
-                self._answer(_HELP)
+                verbs = " ".join(self._connection.verbs)
+                self._answer(Reply(214, verbs, "RFC 2033 has the rest", enhanced="2.0.0"))
             case StartTls():
                 return self._start_tls()
             case ConnectionClosed(mid_transaction=mid_transaction):

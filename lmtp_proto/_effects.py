@@ -52,7 +52,8 @@ class Receive:
 
 
 class Send:
-    """Write `data`, all of it or up to `deadline`; a peer that has gone is no error."""
+    """Write `data`. A peer that has gone is no error, nor is one that has not read all of it by
+    `deadline`: it is given up, and the next `Receive` gives `b""`."""
 
     __slots__ = ("data", "deadline")
 
@@ -121,6 +122,12 @@ class Wait:
         self.run: Final = run
 
 
+class GiveWay:
+    """Let other sessions have their turn, then go on: this one has octets for many more."""
+
+    __slots__ = ()
+
+
 class Handshake:
     """Do the server's side of the TLS handshake.
 
@@ -151,4 +158,4 @@ class Log:
     error: BaseException | None = None
 
 
-Effect = Receive | Send | Run | Wait | Handshake | Log
+Effect = Receive | Send | Run | Wait | GiveWay | Handshake | Log

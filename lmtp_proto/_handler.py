@@ -97,7 +97,10 @@ class Sink(Protocol):
         """
 
     def close(self) -> None:
-        """The message is over, delivered or not. Called once, always."""
+        """The message is over, delivered or not. Called once, always.
+
+        When a server is stopped and its grace is over, jobs of `deliver()` may still run.
+        """
 
 
 class Handler:
@@ -108,7 +111,8 @@ class Handler:
     """
 
     def connect(self, session: Session, /) -> Answer[Reply | None]:
-        """A client has connected. None greets it; a negative reply (421, 554) sends it away."""
+        """A client has connected. None greets it, 220 with its own words behind the host name; a
+        negative reply (421, 554) sends it away."""
         return None
 
     def mail(self, session: Session, mail: Mail, /) -> Answer[Reply | None]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 class Limits:
     """What a session takes before it refuses. Sizes are octets, times are seconds.
 
-    Raises ValueError for a limit below what the RFCs let a peer rely on, or not positive.
+    The defaults are not below what the RFCs let a peer rely on. Raises ValueError for a limit with
+    which no session could be held.
     """
 
     command_line: int = 4096

@@ -29,12 +29,6 @@ class Reply:
 
     __slots__ = ("code", "enhanced", "lines", "wire")
 
-    code: int
-    enhanced: str
-    lines: tuple[str, ...]
-    wire: bytes
-    """The octets to send, CRLF included."""
-
     def __init__(self, code: int, *lines: str, enhanced: str | None = None) -> None:
         if not 200 <= code <= 599:
             raise ValueError(f"reply code {code} is not between 200 and 599 (RFC 5321 4.2.1)")
@@ -45,10 +39,11 @@ class Reply:
             raise ValueError(
                 f"enhanced status code {enhanced!r} does not fit reply code {code} (RFC 3463 2)"
             )
-        self.code = code
-        self.enhanced = enhanced
-        self.lines = lines or ("",)
-        self.wire = _encode(code, enhanced, self.lines)
+        self.code: Final = code
+        self.enhanced: Final = enhanced
+        self.lines: Final = lines or ("",)
+        self.wire: Final = _encode(code, enhanced, self.lines)
+        """The octets to send, CRLF included."""
 
     @property
     def text(self) -> str:

@@ -145,6 +145,11 @@ class ServerConnection:
         return self._parser.limits
 
     @property
+    def verbs(self) -> list[str]:
+        """The commands that are served (RFC 5321 4.1.1.8)."""
+        return self._parser.verbs
+
+    @property
     def unanswered(self) -> Sequence[Recipient]:
         """In state STATUS: the recipients that have no final reply yet, in RCPT order."""
         if self.state is not _STATUS:

@@ -106,7 +106,8 @@ class Submission:
         """Send one message; a result for each recipient, in the order given.
 
         `read()` gives the next octets of the content, `b""` at its end; its lines end in CRLF.
-        `size` and `body` are declared where the server offers SIZE and 8BITMIME.
+        `size` and `body` are declared where the server offers SIZE and 8BITMIME. Raises what
+        `read()` raises; the message is then incomplete, and the connection can only be closed.
         """
         self._final = {}
         if self._ended is None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, assert_never, cast
 from lmtp_proto import (
     TOO_MANY_CONNECTIONS,
     Effect,
+    GiveWay,
     Handshake,
     Interrupt,
     Log,
@@ -212,7 +213,7 @@ class ServerSession(asyncio.Protocol):
             return True
         return False
 
-    def _waits_for(self, effect: Run | Wait | Log | Handshake) -> bool:
+    def _waits_for(self, effect: Run | Wait | Log | GiveWay | Handshake) -> bool:
         match effect:
             case Run():
                 self._begin(effect)
@@ -222,6 +223,9 @@ class ServerSession(asyncio.Protocol):
                     return True
             case Log():
                 _logger.log(effect.severity.value, effect.text, exc_info=effect.error)
+            case GiveWay():
+                self._loop.call_soon(self._advance)
+                return True
             case Handshake():
                 raise NotImplementedError("lmtp_asyncio has no TLS")
             case _:

@@ -1,0 +1,145 @@
+"""Content on the wire: dots in and out, against a reference that cannot be wrong.
+
+The reference knows the whole of the octets; the decoder gets them in every possible split.
+"""
+
+import itertools
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmtp_proto._content import DotDecoder, DotEncoder
+
+_ALPHABET = (b"\r", b"\n", b".", b"a")
+_LENGTH = 6
+
+
+def _reference(octets: bytes) -> tuple[bytes, int] | None:
+    """Content and the number of octets up to its end, None while there is no end.
+
+    RFC 5321 4.5.2, line by line: a line ends with CRLF and nothing else.
+    """
+    content = b""
+    rest = octets
+    while True:
+        line, crlf, behind = rest.partition(b"\r\n")
+        if not crlf:
+            return None
+        if line == b".":
+            return content, len(octets) - len(behind)
+        content += (line[1:] if line.startswith(b".") else line) + crlf
+        rest = behind
+
+
+def _decode(pieces: Iterator[bytes]) -> tuple[bytes, int] | None:
+    decoder = DotDecoder()
+    content = b""
+    read = 0
+    for piece in pieces:
+        decoded, used = decoder.decode(piece)
+        content += decoded
+        if used >= 0:
+            return content, read + used
+        read += len(piece)
+    return None
+
+
+def _splits(octets: bytes) -> Iterator[Iterator[bytes]]:
+    """The octets cut in all ways."""
+    for cuts in itertools.product((False, True), repeat=max(0, len(octets) - 1)):
+        places = [0, *(n for n, cut in enumerate(cuts, 1) if cut), len(octets)]
+        yield (octets[a:b] for a, b in itertools.pairwise(places))
+
+
+def _check(length: int, first: bytes) -> int:
+    """Every string of this length that begins with `first`, in every split."""
+    checked = 0
+    for rest in itertools.product(_ALPHABET, repeat=length - 1):
+        octets = first + b"".join(rest)
+        # What has no end by itself is given one, so that all of its content comes out.
+        expected = _reference(octets)
+        ending = b"" if expected else b"\r\n.\r\n"
+        expected = expected or _reference(octets + ending)
+        assert expected is not None
+        for pieces in _splits(octets):
+            found = _decode(itertools.chain(pieces, (ending,) if ending else ()))
+            assert found == expected, octets
+            checked += 1
+    return checked
+
+
+@pytest.mark.parametrize("first", _ALPHABET)
+@pytest.mark.parametrize("length", range(1, _LENGTH + 1))
+def test_every_string_in_every_split(length: int, first: bytes) -> None:
+    assert _check(length, first) == 4 ** (length - 1) * 2 ** (length - 1)
+
+
+@pytest.mark.skipif(
+    "LMTP_EXHAUSTIVE" not in os.environ, reason="takes minutes: set LMTP_EXHAUSTIVE"
+)
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("first", _ALPHABET)
+@pytest.mark.parametrize("length", [7, 8])
+def test_every_longer_string_in_every_split(length: int, first: bytes) -> None:
+    assert _check(length, first) == 4 ** (length - 1) * 2 ** (length - 1)
+
+
+_SOUP = st.lists(
+    st.sampled_from([b"\r", b"\n", b".", b"\r\n", b"\r\n.", b"\r\n.\r", b"\n.\r\n", b"a", b"\x00"]),
+    max_size=20,
+).map(b"".join)
+
+
+@st.composite
+def _pieces(draw: st.DrawFn, octets: bytes) -> list[bytes]:
+    cuts = sorted(draw(st.lists(st.integers(0, len(octets)), max_size=6)))
+    return [octets[a:b] for a, b in itertools.pairwise([0, *cuts, len(octets)]) if a < b]
+
+
+@given(st.data(), _SOUP, _SOUP)
+def test_any_octets_in_any_split(data: st.DataObject, octets: bytes, behind: bytes) -> None:
+    wire = octets + b"\r\n.\r\n" + behind
+    assert _decode(iter(data.draw(_pieces(wire)))) == _reference(wire)
+
+
+@given(st.data(), _SOUP)
+def test_encoded_content_is_decoded(data: st.DataObject, content: bytes) -> None:
+    encoder = DotEncoder()
+    wire = b"".join(map(encoder.encode, data.draw(_pieces(content)))) + encoder.finish()
+    # A last line without its CRLF gets one.
+    whole = content if content.endswith(b"\r\n") or not content else content + b"\r\n"
+    assert _decode(iter(data.draw(_pieces(wire)))) == (whole, len(wire))
+
+
+@given(st.data(), _SOUP)
+def test_encoding_does_not_depend_on_the_pieces(data: st.DataObject, content: bytes) -> None:
+    at_once, in_pieces = DotEncoder(), DotEncoder()
+    expected = at_once.encode(content) + at_once.finish()
+    pieces = data.draw(_pieces(content))
+    assert b"".join(map(in_pieces.encode, pieces)) + in_pieces.finish() == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "wire"),
+    [
+        (b"", b".\r\n"),
+        (b"a", b"a\r\n.\r\n"),
+        (b"a\r\n", b"a\r\n.\r\n"),
+        (b".", b"..\r\n.\r\n"),
+        (b".\r\n", b"..\r\n.\r\n"),
+        (b"a\r\n.b\r\n", b"a\r\n..b\r\n.\r\n"),
+        (b"a\n.\n", b"a\n.\n\r\n.\r\n"),
+        (b"a\r", b"a\r\r\n.\r\n"),
+    ],
+)
+def test_encoded(content: bytes, wire: bytes) -> None:
+    encoder = DotEncoder()
+    assert encoder.encode(content) + encoder.finish() == wire
+
+
+def test_an_empty_piece_is_nothing() -> None:
+    encoder = DotEncoder()
+    assert encoder.encode(b"a\r\n") + encoder.encode(b"") + encoder.encode(b".") == b"a\r\n.."

@@ -1,0 +1,382 @@
+"""The transition table: every cell of it, and every cell it does not have.
+
+`_MOVES` states the table once more, from the RFCs, so that a change of one needs a reason for both.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+
+from lmtp_proto import (
+    NEED_DATA,
+    PAUSED,
+    STANDARD_EXTENSIONS,
+    TRANSITIONS,
+    Bdat,
+    ConnectionClosed,
+    EndOfChunk,
+    EndOfContent,
+    Extension,
+    Fault,
+    LocalProtocolError,
+    RemainingReply,
+    Reply,
+    ServerConnection,
+    State,
+    Step,
+    Verb,
+)
+
+_S = State
+_V = Verb
+
+_IDLE: Final = {_V.NOOP, _V.VRFY, _V.HELP}
+_MOVES: Final[dict[State, dict[Verb, tuple[State, State]]]] = {
+    # RFC 5321 3.1
+    _S.CONNECTED: {_V.CONNECT: (_S.GREETED, _S.REFUSED)},
+    _S.REFUSED: {_V.QUIT: (_S.CLOSED, _S.CLOSED)},
+    # RFC 2033 4.1, RFC 3207 4, RFC 5321 4.1.4
+    _S.GREETED: {
+        _V.LHLO: (_S.READY, _S.GREETED),
+        _V.STARTTLS: (_S.TLS, _S.GREETED),
+        _V.RSET: (_S.GREETED, _S.GREETED),
+    },
+    _S.READY: {
+        _V.LHLO: (_S.READY, _S.READY),
+        _V.STARTTLS: (_S.TLS, _S.READY),
+        _V.RSET: (_S.READY, _S.READY),
+        _V.MAIL: (_S.MAIL, _S.READY),
+    },
+    # RFC 2033 4.2 and 4.3: no DATA without a recipient, but BDAT LAST with zero replies
+    _S.MAIL: {
+        _V.LHLO: (_S.READY, _S.MAIL),
+        _V.RSET: (_S.READY, _S.MAIL),
+        _V.RCPT: (_S.RCPT, _S.MAIL),
+        _V.BDAT_LAST: (_S.STATUS, _S.STATUS),
+    },
+    _S.RCPT: {
+        _V.LHLO: (_S.READY, _S.RCPT),
+        _V.RSET: (_S.READY, _S.RCPT),
+        _V.RCPT: (_S.RCPT, _S.RCPT),
+        _V.DATA: (_S.DATA, _S.RCPT),
+        _V.BDAT: (_S.CHUNK, _S.BROKEN),
+        _V.BDAT_LAST: (_S.STATUS, _S.STATUS),
+    },
+    _S.DATA: {_V.END: (_S.STATUS, _S.STATUS)},
+    # RFC 3030 2
+    _S.CHUNK: {
+        _V.LHLO: (_S.READY, _S.CHUNK),
+        _V.RSET: (_S.READY, _S.CHUNK),
+        _V.BDAT: (_S.CHUNK, _S.BROKEN),
+        _V.BDAT_LAST: (_S.STATUS, _S.STATUS),
+    },
+    _S.BROKEN: {_V.LHLO: (_S.READY, _S.BROKEN), _V.RSET: (_S.READY, _S.BROKEN)},
+    _S.STATUS: {_V.SETTLED: (_S.READY, _S.READY)},
+    _S.TLS: {_V.SECURED: (_S.GREETED, _S.CLOSED)},
+    _S.CLOSED: {},
+}
+_LISTENING: Final = (_S.GREETED, _S.READY, _S.MAIL, _S.RCPT, _S.CHUNK, _S.BROKEN)
+for _state in _LISTENING:
+    _MOVES[_state] |= dict.fromkeys(_IDLE, (_state, _state))
+    _MOVES[_state][_V.QUIT] = (_S.CLOSED, _S.CLOSED)
+
+_LINES: Final = {
+    _V.LHLO: b"LHLO client.example.org\r\n",
+    _V.MAIL: b"MAIL FROM:<sender@example.net>\r\n",
+    _V.RCPT: b"RCPT TO:<alice@example.org>\r\n",
+    _V.DATA: b"DATA\r\n",
+    _V.BDAT: b"BDAT 3\r\nabc",
+    _V.BDAT_LAST: b"BDAT 3 LAST\r\nabc",
+    _V.RSET: b"RSET\r\n",
+    _V.NOOP: b"NOOP\r\n",
+    _V.VRFY: b"VRFY alice\r\n",
+    _V.HELP: b"HELP\r\n",
+    _V.QUIT: b"QUIT\r\n",
+    _V.STARTTLS: b"STARTTLS\r\n",
+}
+_ACCEPT: Final = {
+    _V.DATA: Reply(354, "go"),
+    _V.STARTTLS: Reply(220, "go"),
+    _V.QUIT: Reply(221, "bye"),
+}
+_OK: Final = Reply(250, "ok")
+_NO: Final = Reply(550, "no")
+
+
+def _step(connection: ServerConnection, octets: bytes, reply: Reply) -> None:
+    connection.receive_data(octets)
+    event = connection.next_event()
+    while isinstance(event, Bdat) or type(event).__name__ == "Content":
+        event = connection.next_event()
+    connection.send(reply)
+
+
+def _greeted() -> ServerConnection:
+    connection = ServerConnection(extensions=STANDARD_EXTENSIONS | {Extension.STARTTLS})
+    connection.send(Reply(220, "hello"))
+    return connection
+
+
+def _now(connection: ServerConnection) -> State:
+    """The state now: a type checker takes the attribute for what it was before."""
+    return connection.state
+
+
+def _in(state: State) -> ServerConnection:
+    """A connection that has come to `state` by the shortest way."""
+    connection = ServerConnection(extensions=STANDARD_EXTENSIONS | {Extension.STARTTLS})
+    if state is _S.CONNECTED:
+        return connection
+    connection.send(Reply(554 if state is _S.REFUSED else 220, "hello"))
+    steps = {
+        _S.REFUSED: [],
+        _S.GREETED: [],
+        _S.TLS: [_V.STARTTLS],
+        _S.CLOSED: [_V.QUIT],
+        _S.READY: [_V.LHLO],
+        _S.MAIL: [_V.LHLO, _V.MAIL],
+        _S.RCPT: [_V.LHLO, _V.MAIL, _V.RCPT],
+        _S.DATA: [_V.LHLO, _V.MAIL, _V.RCPT, _V.DATA],
+        _S.CHUNK: [_V.LHLO, _V.MAIL, _V.RCPT, _V.BDAT],
+        _S.BROKEN: [_V.LHLO, _V.MAIL, _V.RCPT],
+        _S.STATUS: [_V.LHLO, _V.MAIL, _V.RCPT],
+    }[state]
+    for verb in steps:
+        _step(connection, _LINES[verb], _ACCEPT.get(verb, _OK))
+    if state is _S.BROKEN:
+        _step(connection, _LINES[_V.BDAT], _NO)
+    elif state is _S.STATUS:
+        connection.receive_data(_LINES[_V.BDAT_LAST])
+        while not isinstance(connection.next_event(), EndOfContent):
+            pass
+    assert connection.state is state
+    return connection
+
+
+def test_the_table_is_what_the_rfcs_say() -> None:
+    assert {
+        (state, verb): Step(*moves)
+        for state, verbs in _MOVES.items()
+        for verb, moves in verbs.items()
+    } == TRANSITIONS
+
+
+_CELLS = [(state, verb) for state in (*_LISTENING, _S.REFUSED) for verb in _LINES]
+
+
+@pytest.mark.parametrize(("state", "verb"), _CELLS)
+@pytest.mark.parametrize("accept", [True, False])
+def test_cell(state: State, verb: Verb, accept: bool) -> None:
+    connection = _in(state)
+    moves = _MOVES[state].get(verb)
+    recipients, mail = list(connection.recipients), connection.mail
+    connection.receive_data(_LINES[verb])
+    event = connection.next_event()
+    if moves is None:
+        assert isinstance(event, Fault)
+        assert (event.reply.code, event.reply.enhanced) == (503, "5.5.1")
+        assert not event.fatal
+        assert connection.send(event.reply) == event.reply.wire
+        assert connection.state is state
+        assert (list(connection.recipients), connection.mail) == (recipients, mail)
+        # The octets of a chunk that is refused went with it.
+        assert connection.next_event() is NEED_DATA
+        return
+    while isinstance(event, Bdat) or type(event).__name__ == "Content":
+        event = connection.next_event()
+    if verb is _V.BDAT_LAST:
+        assert isinstance(event, EndOfContent)
+        assert list(event.recipients) == recipients
+        if recipients:
+            assert connection.state is moves[0]
+            connection.send(RemainingReply(reply=_OK if accept else _NO))
+        assert connection.state is _MOVES[_S.STATUS][_V.SETTLED][0]
+        return
+    reply = _ACCEPT.get(verb, _OK) if accept else _NO
+    assert connection.next_event() is PAUSED
+    assert connection.send(reply) == reply.wire
+    assert connection.state is moves[0 if accept else 1]
+    if verb is _V.QUIT:
+        assert isinstance(connection.next_event(), ConnectionClosed)
+    if connection.state in (_S.READY, _S.GREETED):
+        assert connection.mail is None
+        assert list(connection.recipients) == []
+
+
+@pytest.mark.parametrize("state", _LISTENING)
+def test_421_to_any_command_closes(state: State) -> None:
+    connection = _in(state)
+    connection.receive_data(b"NOOP\r\nNOOP\r\n")
+    connection.next_event()
+    connection.send(Reply(421, "later"))
+    assert connection.state is _S.CLOSED
+    assert isinstance(connection.next_event(), ConnectionClosed)
+
+
+@pytest.mark.parametrize(
+    ("code", "state"), [(220, _S.GREETED), (421, _S.CLOSED), (554, _S.REFUSED)]
+)
+def test_greeting(code: int, state: State) -> None:
+    connection = _in(_S.CONNECTED)
+    connection.receive_data(b"LHLO x\r\n")
+    assert connection.next_event() is PAUSED
+    reply = Reply(code, "hello", enhanced="")
+    assert connection.send(reply) == reply.wire
+    assert connection.state is state
+
+
+def test_end_of_content_by_dot() -> None:
+    connection = _in(_S.DATA)
+    connection.receive_data(b"hi\r\n.\r\n")
+    connection.next_event()
+    assert _now(connection) is _S.DATA
+    assert isinstance(connection.next_event(), EndOfContent)
+    assert _now(connection) is _S.STATUS
+    connection.receive_data(b"QUIT\r\n")
+    assert connection.next_event() is PAUSED
+    connection.send(RemainingReply(reply=_OK))
+    assert connection.state is _S.READY
+
+
+def test_everything_is_content_in_state_data() -> None:
+    connection = _in(_S.DATA)
+    connection.receive_data(b"".join(_LINES.values()))
+    assert type(connection.next_event()).__name__ == "Content"
+    assert connection.state is _S.DATA
+
+
+def test_tls_established() -> None:
+    connection = _in(_S.TLS)
+    assert connection.next_event() is PAUSED
+    connection.tls_established()
+    assert connection.state is _S.GREETED
+    connection.receive_data(_LINES[_V.MAIL])
+    assert isinstance(connection.next_event(), Fault)
+
+
+def test_nothing_happens_once_closed() -> None:
+    connection = _in(_S.CLOSED)
+    assert isinstance(connection.next_event(), ConnectionClosed)
+    connection.receive_data(b"NOOP\r\n")
+    assert connection.next_event() is PAUSED
+
+
+@pytest.mark.parametrize("state", _LISTENING)
+def test_the_end_is_told_once_in_each_state(state: State) -> None:
+    connection = _in(state)
+    mid_transaction = connection.mail is not None
+    connection.receive_data(b"NOO")
+    connection.receive_eof()
+    assert connection.next_event() == ConnectionClosed(mid_transaction=mid_transaction)
+    assert connection.state is _S.CLOSED
+    assert connection.next_event() is PAUSED
+
+
+Misuse = Callable[[ServerConnection], object]
+_MISUSE: Final[list[tuple[str, State, Misuse]]] = [
+    ("no greeting code", _S.CONNECTED, lambda c: c.send(Reply(250, "hello"))),
+    ("positive 354 greeting", _S.CONNECTED, lambda c: c.send(Reply(354, "hello"))),
+    ("reply to nothing", _S.READY, lambda c: c.send(_OK)),
+    ("status to nothing", _S.READY, lambda c: c.send(RemainingReply(reply=_OK))),
+    ("status before content", _S.RCPT, lambda c: c.send(RemainingReply(reply=_OK))),
+    ("reply in DATA", _S.DATA, lambda c: c.send(_OK)),
+    ("status in DATA", _S.DATA, lambda c: c.send(RemainingReply(reply=_OK))),
+    ("plain reply for a status", _S.STATUS, lambda c: c.send(_OK)),
+    ("354 for a status", _S.STATUS, lambda c: c.send(RemainingReply(reply=Reply(354, "go")))),
+    ("221 for a status", _S.STATUS, lambda c: c.send(RemainingReply(reply=Reply(221, "bye")))),
+    ("refusal without content", _S.RCPT, lambda c: c.refuse_content(_NO)),
+    ("refusal after content", _S.STATUS, lambda c: c.refuse_content(_NO)),
+    ("positive refusal", _S.DATA, lambda c: c.refuse_content(_OK)),
+    ("TLS that nobody asked for", _S.READY, lambda c: c.tls_established()),
+    ("shutting down with 250", _S.READY, lambda c: c.shut_down(_OK)),
+    ("shutting down with 554", _S.STATUS, lambda c: c.shut_down(Reply(554, "no"))),
+    ("reply when closed", _S.CLOSED, lambda c: c.send(_OK)),
+]
+
+
+@pytest.mark.parametrize(
+    ("state", "misuse"), [case[1:] for case in _MISUSE], ids=[case[0] for case in _MISUSE]
+)
+def test_misuse_raises_and_changes_nothing(state: State, misuse: Misuse) -> None:
+    connection = _in(state)
+
+    def snapshot() -> object:
+        return (
+            connection.state,
+            connection.mail,
+            list(connection.recipients),
+            list(connection.unanswered),
+            connection.refusal,
+            connection.content_flows,
+        )
+
+    before = snapshot()
+    with pytest.raises(LocalProtocolError):
+        misuse(connection)
+    assert snapshot() == before
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        (b"LHLO x\r\n", 354),
+        (b"LHLO x\r\n", 220),
+        (b"NOOP\r\n", 354),
+        (b"NOOP\r\n", 221),
+        (b"RSET\r\n", 220),
+        (b"STARTTLS\r\n", 250),
+        (b"BOGUS\r\n", 250),
+        (b"MAIL FROM:<a@b> X\r\n", 250),
+    ],
+)
+def test_a_positive_code_of_another_command_is_misuse(line: bytes, code: int) -> None:
+    connection = _greeted()
+    connection.receive_data(line)
+    connection.next_event()
+    with pytest.raises(LocalProtocolError):
+        connection.send(Reply(code, "x"))
+    assert connection.state is _S.GREETED
+    # The command is still owed its reply.
+    assert connection.next_event() is PAUSED
+    connection.send(Reply(451, "x"))
+    assert connection.next_event() is NEED_DATA
+
+
+def test_quit_is_answered_with_221_alone() -> None:
+    connection = _in(_S.READY)
+    connection.receive_data(b"QUIT\r\n")
+    connection.next_event()
+    with pytest.raises(LocalProtocolError):
+        connection.send(_OK)
+    assert _now(connection) is _S.READY
+    connection.send(Reply(221, "bye"))
+    assert _now(connection) is _S.CLOSED
+
+
+def test_data_is_answered_with_354_alone() -> None:
+    connection = _in(_S.RCPT)
+    connection.receive_data(b"DATA\r\n")
+    connection.next_event()
+    with pytest.raises(LocalProtocolError):
+        connection.send(_OK)
+    connection.send(Reply(354, "go"))
+    assert connection.state is _S.DATA
+
+
+def test_nothing_is_received_after_the_end() -> None:
+    connection = _in(_S.READY)
+    connection.receive_eof()
+    with pytest.raises(LocalProtocolError):
+        connection.receive_data(b"NOOP\r\n")
+
+
+def test_a_chunk_reply_is_owed_once() -> None:
+    connection = _in(_S.RCPT)
+    connection.receive_data(b"BDAT 0\r\n")
+    assert isinstance(connection.next_event(), Bdat)
+    assert connection.next_event() == EndOfChunk(size=0)
+    assert connection.next_event() is PAUSED
+    connection.send(_OK)
+    with pytest.raises(LocalProtocolError):
+        connection.send(_OK)
