@@ -1,0 +1,225 @@
+"""One batch of deliveries, taken through the steps that end with all of them durable.
+
+The invariant: a delivery is reported as done only when its content and its directory entry are
+durable, and as failed only when what there was of it has been taken away again. Nothing is visible
+in new/ before its content is durable. One that fails leaves the others of the batch alone.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from typing import Final, Self
+
+from ._files import write_all
+from ._maildir import Maildir, MaildirCache, Parts
+from ._sync import Sync, start_writeback, syncfs
+
+_logger: Final = logging.getLogger("mailstore")
+
+
+class Delivery:
+    """One copy of a message on its way into one Maildir.
+
+    `name` is its file name, `blocks` are its octets; `done` is called once, in the committer's
+    thread, with None or with what went wrong. It must not raise.
+    """
+
+    __slots__ = ("_done", "blocks", "descriptor", "maildir", "name", "parts")
+
+    maildir: Maildir
+
+    def __init__(
+        self,
+        parts: Parts,
+        name: str,
+        blocks: tuple[bytes, ...],
+        done: Callable[[Exception | None], None],
+    ) -> None:
+        self.parts = parts
+        self.name = name
+        self.blocks = blocks
+        self._done: Callable[[Exception | None], None] | None = done
+        self.descriptor = -1
+
+    def tell(self, error: Exception | None) -> None:
+        """Report the outcome; only the first counts."""
+        done, self._done = self._done, None
+        if done is not None:
+            done(error)
+
+
+class PreparedDelivery(Delivery):
+    """A copy that lies in tmp/ of `maildir` already, its content durable."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        parts: Parts,
+        name: str,
+        maildir: Maildir,
+        done: Callable[[Exception | None], None],
+    ) -> None:
+        super().__init__(parts, name, (), done)
+        self.maildir = maildir
+
+
+def commit(batch: Iterable[Delivery], cache: MaildirCache, sync: Sync) -> None:
+    """Deliver all of `batch`, and tell each how it went."""
+
+    def find(delivery: Delivery) -> None:
+        if not isinstance(delivery, PreparedDelivery):
+            delivery.maildir = cache.get(delivery.parts)
+
+    def withdraw(delivery: Delivery) -> None:
+        _withdraw(delivery)
+        # A descriptor is not synced again once that has failed.
+        cache.drop(delivery.parts)
+
+    deliveries = _each(batch, find)
+    if sync is Sync.SYNCFS:
+        with _FileSystems() as file_systems:
+            # syncfs(2) tells of failures since its descriptor was opened.
+            deliveries = _each(deliveries, file_systems.add)
+            deliveries = _each(deliveries, _write)
+            deliveries = _each(deliveries, _close, undo=_discard)
+            groups = _group(deliveries, file_systems.descriptor)
+            deliveries = _sync(groups, syncfs, undo=_discard)
+            deliveries = _each(deliveries, _publish, undo=_discard)
+            groups = _group(deliveries, file_systems.descriptor)
+            deliveries = _sync(groups, syncfs, undo=_withdraw)
+    elif sync is Sync.FSYNC:
+        deliveries = _each(deliveries, _write_out)
+        deliveries = _each(deliveries, _fsync, undo=_discard)
+        deliveries = _each(deliveries, _close, undo=_discard)
+        deliveries = _each(deliveries, _publish, undo=_discard)
+        groups = _group(deliveries, lambda delivery: delivery.maildir.new)
+        deliveries = _sync(groups, os.fsync, undo=withdraw)
+    else:
+        deliveries = _each(deliveries, _write)
+        deliveries = _each(deliveries, _close, undo=_discard)
+        deliveries = _each(deliveries, _publish, undo=_discard)
+    for delivery in deliveries:
+        delivery.tell(None)
+
+
+def _each(
+    deliveries: Iterable[Delivery],
+    step: Callable[[Delivery], None],
+    *,
+    undo: Callable[[Delivery], None] | None = None,
+) -> list[Delivery]:
+    """Take one step with each. Those that fail are undone, told so and left behind."""
+    passed = []
+    for delivery in deliveries:
+        try:
+            step(delivery)
+        except Exception as error:
+            if undo is not None:
+                undo(delivery)
+            delivery.tell(error)
+        else:
+            passed.append(delivery)
+    return passed
+
+
+def _group(
+    deliveries: Iterable[Delivery], descriptor_of: Callable[[Delivery], int]
+) -> dict[int, list[Delivery]]:
+    groups: dict[int, list[Delivery]] = {}
+    for delivery in deliveries:
+        groups.setdefault(descriptor_of(delivery), []).append(delivery)
+    return groups
+
+
+def _sync(
+    groups: dict[int, list[Delivery]],
+    sync: Callable[[int], None],
+    *,
+    undo: Callable[[Delivery], None],
+) -> list[Delivery]:
+    """Sync the descriptor of each group once. A group whose sync fails has failed as a whole."""
+    passed = []
+    for descriptor, deliveries in groups.items():
+        try:
+            sync(descriptor)
+        except OSError as error:
+            for delivery in deliveries:
+                undo(delivery)
+                delivery.tell(error)
+        else:
+            passed += deliveries
+    return passed
+
+
+class _FileSystems:
+    """One descriptor for each file system that a batch writes to."""
+
+    def __init__(self) -> None:
+        self._descriptors: dict[int, int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+
+    def add(self, delivery: Delivery) -> None:
+        maildir = delivery.maildir
+        if maildir.device not in self._descriptors:
+            descriptor = os.open(".", os.O_RDONLY, dir_fd=maildir.new)
+            self._descriptors[maildir.device] = descriptor
+
+    def descriptor(self, delivery: Delivery) -> int:
+        return self._descriptors[delivery.maildir.device]
+
+
+def _write(delivery: Delivery) -> None:
+    if isinstance(delivery, PreparedDelivery):
+        return
+    delivery.descriptor = delivery.maildir.create(delivery.name)
+    try:
+        write_all(delivery.descriptor, *delivery.blocks)
+    except BaseException:
+        _discard(delivery)
+        raise
+
+
+def _write_out(delivery: Delivery) -> None:
+    _write(delivery)
+    if delivery.descriptor >= 0:
+        start_writeback(delivery.descriptor)
+
+
+def _fsync(delivery: Delivery) -> None:
+    if delivery.descriptor >= 0:
+        os.fsync(delivery.descriptor)
+
+
+def _close(delivery: Delivery) -> None:
+    # Network file systems report some failures only here. The descriptor is gone all the same.
+    descriptor, delivery.descriptor = delivery.descriptor, -1
+    if descriptor >= 0:
+        os.close(descriptor)
+
+
+def _publish(delivery: Delivery) -> None:
+    delivery.maildir.publish(delivery.name)
+
+
+def _discard(delivery: Delivery) -> None:
+    try:
+        _close(delivery)
+    except OSError:
+        # The delivery has failed anyway.
+        pass
+    delivery.maildir.discard(delivery.name)
+
+
+def _withdraw(delivery: Delivery) -> None:
+    try:
+        delivery.maildir.withdraw(delivery.name)
+    except OSError as error:
+        # A message twice is allowed, a lost one is not.
+        _logger.warning("%a stays in new/ although it is not durable: %s", delivery.name, error)

@@ -1,0 +1,96 @@
+"""The committer: the one thread of a process that makes its deliveries durable.
+
+The invariant: every delivery that was submitted is told its outcome once. A batch is what has come
+in while the last one was being synced; nothing waits for more to come.
+"""
+
+import logging
+import os
+import threading
+import weakref
+from queue import SimpleQueue
+from typing import Final
+
+from ._batch import Delivery, commit
+from ._maildir import MaildirCache
+from ._sync import Sync
+
+_logger: Final = logging.getLogger("mailstore")
+
+# Bounds the descriptors a batch has open, and how long its first delivery waits for its last.
+_BATCH: Final = 64
+# Two descriptors each.
+_OPEN_MAILDIRS: Final = 128
+
+
+class Committer:
+    """Commits deliveries into Maildirs below the directory `root` (a descriptor).
+
+    The thread starts with the first delivery, and anew in a forked child.
+    """
+
+    def __init__(self, root: int, sync: Sync) -> None:
+        self._sync = sync
+        self._cache = MaildirCache(root, _OPEN_MAILDIRS)
+        self._closed = False
+        self._reset()
+        after_fork = weakref.WeakMethod(self._reset)
+
+        def reset_in_child() -> None:
+            reset = after_fork()
+            if reset is not None:
+                reset()
+
+        os.register_at_fork(after_in_child=reset_in_child)
+
+    def _reset(self) -> None:
+        """No thread and no deliveries: those of a parent process are the parent's to finish."""
+        self._lock = threading.Lock()
+        # None ends the thread.
+        self._queue: SimpleQueue[Delivery | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def submit(self, delivery: Delivery) -> None:
+        """Commit `delivery` with the next batch. Raises RuntimeError after `close`."""
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the store is closed")
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="mailstore-committer", daemon=True)
+                thread.start()
+                self._thread = thread
+            self._queue.put(delivery)
+
+    def close(self) -> None:
+        """Finish what was submitted, end the thread and close the Maildirs."""
+        with self._lock:
+            self._closed = True
+            self._queue.put(None)
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join()
+        self._cache.trim(0)
+
+    def _run(self) -> None:
+        while batch := self._gather():
+            try:
+                commit(batch, self._cache, self._sync)
+            except Exception as error:
+                # Without this thread nothing would be delivered any more.
+                _logger.exception("a batch of %d deliveries failed", len(batch))
+                for delivery in batch:
+                    delivery.tell(error)
+            finally:
+                self._cache.trim()
+
+    def _gather(self) -> list[Delivery]:
+        """What has come in, at least one delivery; nothing when the thread is to end."""
+        batch: list[Delivery] = []
+        while (delivery := self._queue.get()) is not None:
+            batch.append(delivery)
+            # Nobody else takes from the queue.
+            if len(batch) == _BATCH or self._queue.empty():
+                return batch
+        if batch:
+            self._queue.put(None)
+        return batch

@@ -1,0 +1,117 @@
+"""Writing and copying whole blocks of octets, and descriptors that jobs share.
+
+The invariant: a function that returns has moved every octet; a descriptor is closed once, and only
+when nobody uses it any more.
+"""
+
+import errno
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+# Larger pieces make nothing faster, and a piece is what the fallback holds in memory.
+_PIECE: Final = 1 << 20
+# Where the kernel or the file systems cannot copy between these two files.
+_NO_COPY: Final = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+
+
+def write_all(descriptor: int, *blocks: bytes) -> None:
+    """Write the blocks one behind the other, however often the kernel takes only a part."""
+    missing = sum(map(len, blocks)) - os.writev(descriptor, blocks)
+    if missing:
+        rest = memoryview(b"".join(blocks))[-missing:]
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+
+
+def copy_all(source: int, target: int, size: int) -> None:
+    """Append the first `size` octets of `source` to what was written to `target`.
+
+    Several threads may copy from the same source at a time. Raises OSError; a source shorter than
+    `size` is EIO.
+    """
+    offset = 0
+    in_kernel = True
+    while offset < size:
+        count = min(size - offset, _PIECE)
+        copied = 0
+        if in_kernel:
+            try:
+                copied = os.copy_file_range(source, target, count, offset_src=offset)
+            except OSError as error:
+                if error.errno not in _NO_COPY:
+                    raise
+            # Some file systems report a copy of nothing where they cannot copy.
+            in_kernel = copied > 0
+        if not in_kernel:
+            piece = os.pread(source, count, offset)
+            if not piece:
+                raise OSError(errno.EIO, "the spooled message is shorter than it was")
+            write_all(target, piece)
+            copied = len(piece)
+        offset += copied
+
+
+def unnamed_file(directory: str) -> int:
+    """A new file without a name in `directory`, open for reading and writing. Raises OSError."""
+    try:
+        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        # EISDIR and ENOENT come from kernels that read the flag as O_DIRECTORY.
+        if error.errno not in {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL}:
+            raise
+    descriptor, path = tempfile.mkstemp(prefix=".spool-", dir=directory)
+    try:
+        os.unlink(path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+class SharedFile:
+    """An unnamed file that several threads use and one closes, in any order.
+
+    A job may still run when the message it belongs to is given up: the number of a descriptor
+    closed under it could by then be that of another file. The file is made at its first use, in
+    `directory`.
+    """
+
+    __slots__ = ("_descriptor", "_directory", "_lock", "_owned", "_users")
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._descriptor = -1
+        self._lock = threading.Lock()
+        self._owned = True
+        self._users = 0
+
+    @contextmanager
+    def use(self) -> Iterator[int]:
+        """The descriptor, open for as long as the `with` block runs. Raises OSError."""
+        with self._lock:
+            if not self._owned:
+                raise OSError(errno.EBADF, "the spooled message was given up")
+            if self._descriptor < 0:
+                self._descriptor = unnamed_file(self._directory)
+            self._users += 1
+        try:
+            yield self._descriptor
+        finally:
+            with self._lock:
+                self._users -= 1
+                self._close_if_idle()
+
+    def close(self) -> None:
+        """Give the file up; the last `use` that still runs closes it."""
+        with self._lock:
+            self._owned = False
+            self._close_if_idle()
+
+    def _close_if_idle(self) -> None:
+        if not self._owned and not self._users and self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

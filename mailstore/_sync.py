@@ -1,0 +1,47 @@
+"""How written octets are made durable.
+
+The invariant: whoever asks for durability learns of a failure exactly once and as an OSError; no
+call is made a second time on a descriptor on which it failed, because the kernel marks pages clean
+after a failed write-back and a second call would report success for data that is lost.
+"""
+
+import ctypes
+import enum
+import os
+from typing import Final
+
+
+class Sync(enum.StrEnum):
+    """What makes a delivery durable before it is acknowledged."""
+
+    FSYNC = "fsync"
+    """fsync of each file of a batch and of each directory once: touches only the store's files."""
+    SYNCFS = "syncfs"
+    """Two syncfs for a whole batch: for a file system that holds mail and nothing else."""
+    NEVER = "never"
+    """Nothing: an acknowledged message can be lost with the power. Not for mail that matters."""
+
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def syncfs(descriptor: int) -> None:
+    """Make everything on the file system of `descriptor` durable (syncfs(2)).
+
+    Reports write-back errors since `descriptor` was opened, so it has to be open before the writes
+    it stands for. Raises OSError.
+    """
+    if _libc.syncfs(descriptor) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def start_writeback(descriptor: int) -> None:
+    """Begin to write the dirty pages of a file without waiting for them.
+
+    A hint: with the data of a whole batch under way, and its blocks allocated, the first fsync of
+    the batch commits the metadata of all its files and the others find little left to do.
+    """
+    # The advice starts write-back of dirty pages and drops only clean ones, of which a file just
+    # written has none. Errors show at fsync.
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -1,0 +1,98 @@
+"""Trace header fields of final delivery: Return-Path, Delivered-To and Received (RFC 5321 4.4).
+
+The invariant: whatever a peer sent, the result is exactly these fields. Nothing from the wire ends
+a line, opens a comment or begins a field of its own.
+"""
+
+import re
+import time
+from functools import lru_cache
+from typing import Final
+
+from lmtp_proto import Recipient, Session, Transaction
+
+_DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS: Final = (
+    *("Jan", "Feb", "Mar", "Apr", "May", "Jun"),
+    *("Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
+)
+# What names, addresses of hosts and ids consist of; brackets and colons are those of literals.
+_NOT_IN_TOKEN: Final = re.compile(r"[^A-Za-z0-9._:\[\]%=+/~-]")
+
+
+class TraceHeader:
+    """The trace header of one message, made for each of its recipients.
+
+    `hostname` is the name of this host in Received; `when` the time of arrival in seconds since
+    1970, now if left out. The octets end their lines with LF; `line_end` gives another.
+    """
+
+    __slots__ = ("_line_end", "_received", "_return_path", "_single", "_stamp")
+
+    def __init__(
+        self,
+        transaction: Transaction,
+        hostname: str,
+        *,
+        when: float | None = None,
+        line_end: str = "\n",
+    ) -> None:
+        session = transaction.session
+        # RFC 3848: LMTPS is LMTP under TLS.
+        protocol = "LMTPS" if session.tls else "LMTP"
+        self._line_end = line_end
+        reverse_path = transaction.reverse_path
+        self._return_path = _printable("" if reverse_path is None else str(reverse_path))
+        self._received = (
+            f"Received: from {_client(session)}{line_end}"
+            f"\tby {_token(hostname)} with {protocol} id {_token(transaction.id)}"
+        )
+        # RFC 5321 7.2: naming one of several recipients would tell the others of it.
+        self._single = len(transaction.recipients) == 1
+        self._stamp = format_date(int(time.time() if when is None else when))
+
+    def for_recipient(self, recipient: Recipient) -> bytes:
+        """The octets to put in front of the copy of `recipient`."""
+        end = self._line_end
+        mailbox = _printable(str(recipient.address))
+        clause = f"{end}\tfor <{mailbox}>" if self._single else ""
+        return (
+            f"Return-Path: <{self._return_path}>{end}"
+            f"Delivered-To: {mailbox}{end}"
+            f"{self._received}{clause};{end}\t{self._stamp}{end}"
+        ).encode()
+
+
+# Many messages arrive in one second.
+@lru_cache(maxsize=4)
+def format_date(when: int) -> str:
+    """`when` (seconds since 1970) in local time as RFC 5322 3.3 writes it, in no one's language."""
+    local = time.localtime(when)
+    sign = "-" if local.tm_gmtoff < 0 else "+"
+    hours, minutes = divmod(abs(local.tm_gmtoff) // 60, 60)
+    return (
+        f"{_DAYS[local.tm_wday]}, {local.tm_mday} {_MONTHS[local.tm_mon - 1]} {local.tm_year:04}"
+        f" {local.tm_hour:02}:{local.tm_min:02}:{local.tm_sec:02} {sign}{hours:02}{minutes:02}"
+    )
+
+
+def _client(session: Session) -> str:
+    """`from` clause without the word: the name the client gave and where it really is."""
+    name = _token(session.lhlo_domain or "unknown")
+    address = session.client_ip
+    if address is None:
+        return name
+    # RFC 5321 4.1.3: the literal of an IPv6 address has a tag.
+    tag = "IPv6:" if ":" in address else ""
+    return f"{name} ([{tag}{_token(address)}])"
+
+
+def _token(text: str) -> str:
+    return _NOT_IN_TOKEN.sub("?", text)
+
+
+def _printable(text: str) -> str:
+    """`text` without control characters, separators other than SP, and lone surrogates."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else "?" for c in text)

@@ -1,0 +1,57 @@
+"""Delivers to a store until it is killed, and writes the name of each message that was acknowledged
+to standard output: `python -m tests.faults.store_writer ROOT NAME SYNC`.
+"""
+
+import hashlib
+import os
+import random
+import sys
+import threading
+from pathlib import Path
+
+from mailstore import MaildirStore, Sync
+from tests.mailstore.support import deliver
+
+MAILDIRS = ("a", "b", "c")
+_THREADS = 4
+# Octets of a body: mostly small, some larger than what is kept in memory.
+_SIZES = (10, 2_000, 2_000, 2_000, 50_000, 400_000)
+
+
+def message(name: str) -> bytes:
+    """A message that carries its own digest."""
+    chance = random.Random(name)
+    size = chance.choice(_SIZES)
+    body = b"\r\n".join([chance.randbytes(38).hex().encode()] * (1 + size // 78))
+    content = b"Subject: " + name.encode() + b"\r\n\r\n" + body + b"\r\n"
+    return content + hashlib.sha256(content).hexdigest().encode() + b"\r\n"
+
+
+def name_of(content: bytes) -> str | None:
+    """The name of a message as it was stored, without its trace header; None if it is not whole."""
+    content = content.replace(b"\n", b"\r\n")
+    digest = content[-66:-2]
+    if hashlib.sha256(content[:-66]).hexdigest().encode() != digest:
+        return None
+    return content.partition(b"\r\n")[0].removeprefix(b"Subject: ").decode()
+
+
+def main(root: Path, name: str, sync: Sync) -> None:
+    store = MaildirStore(root, hostname="mx.example.org", sync=sync)
+
+    def run(number: int) -> None:
+        for count in range(1_000_000):
+            of_message = f"{name}.{number}.{count}"
+            maildirs = MAILDIRS if count % 4 == 0 else MAILDIRS[count % 3 :][:1]
+            for reply in deliver(store, message(of_message), maildirs):
+                if reply.code != 250:
+                    os._exit(1)
+            for maildir in maildirs:
+                os.write(1, f"{maildir} {of_message}\n".encode())
+
+    for number in range(_THREADS):
+        threading.Thread(target=run, args=(number,)).start()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], Sync(sys.argv[3]))

@@ -1,0 +1,73 @@
+"""kill -9 of a process that delivers: what was acknowledged is there, and nothing is torn.
+
+This kills a process, not the machine: that acknowledged mail has reached the disk is for the tests
+that watch the system calls.
+"""
+
+import random
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from mailstore import Sync
+from tests.faults.store_writer import MAILDIRS, name_of
+from tests.mailstore.support import codes, deliver, opened, without_trace
+
+_ROUNDS = 24
+_SIZE = re.compile(r",S=(\d+),W=")
+
+
+@pytest.mark.timeout(120)
+def test_kill_in_mid_delivery(tmp_path: Path) -> None:
+    chance = random.Random(4711)
+    acknowledged: set[tuple[str, str]] = set()
+    for number in range(_ROUNDS):
+        with subprocess.Popen(
+            [
+                *(sys.executable, "-m", "tests.faults.store_writer"),
+                *(str(tmp_path), f"round{number}", chance.choice([Sync.FSYNC, Sync.SYNCFS])),
+            ],
+            cwd=Path(__file__).parents[2],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as writer:
+            assert writer.stdout is not None
+            for _ in range(chance.randrange(1, 60)):
+                _acknowledge(acknowledged, writer.stdout.readline())
+            writer.kill()
+            # What it said before it died counts too; the last line may be cut.
+            for line in writer.stdout.readlines():
+                if line.endswith("\n"):
+                    _acknowledge(acknowledged, line)
+        assert writer.returncode == -9
+    assert len(acknowledged) > 10 * _ROUNDS
+    stored = _check(tmp_path)
+    assert acknowledged - set(stored) == set()
+    # Nobody retried, so nothing is there twice.
+    assert set(stored.values()) == {1}
+    with opened(tmp_path) as store:
+        assert codes(deliver(store, b"Subject: after\r\n\r\n", MAILDIRS)) == [250, 250, 250]
+
+
+def _acknowledge(acknowledged: set[tuple[str, str]], line: str) -> None:
+    maildir, name = line.split()
+    acknowledged.add((maildir, name))
+
+
+def _check(root: Path) -> Counter[tuple[str, str]]:
+    """What is in new/: each message whole and as large as its name says."""
+    stored: Counter[tuple[str, str]] = Counter()
+    for maildir in MAILDIRS:
+        for path in (root / maildir).glob("new/*"):
+            content = path.read_bytes()
+            match = _SIZE.search(path.name)
+            assert match is not None
+            assert int(match[1]) == len(content)
+            name = name_of(without_trace(content))
+            assert name is not None, path
+            stored[maildir, name] += 1
+    return stored

@@ -1,0 +1,187 @@
+"""The trace header as it stands in the file."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmtp_proto import Address, Mail, Recipient, Session, Transaction
+from mailstore import LineEnding, Sync
+from tests.mailstore.support import client, codes, deliver, envelope, mail_in, opened, without_trace
+
+_CONTENT = b"Subject: x\r\n\r\nbody\r\n"
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """It is noon of 6 May 2030 in a zone west of Greenwich that is off by half an hour."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "XXX3:30")
+        time.tzset()
+        patch.setattr(time, "time", lambda: 1904311800.0)
+        yield
+    time.tzset()
+
+
+def _delivered(root: Path, transaction: Transaction) -> list[bytes]:
+    maildirs = [f"u{number}" for number in range(len(transaction.recipients))]
+    with opened(root) as store:
+        assert set(codes(deliver(store, _CONTENT, maildirs, transaction=transaction))) == {250}
+    return [mail_in(root / maildir)[0] for maildir in maildirs]
+
+
+def test_one_recipient_over_tcp(tmp_path: Path, clock: None) -> None:
+    (message,) = _delivered(tmp_path, envelope("to@example.org"))
+    assert message == (
+        b"Return-Path: <from@example.net>\n"
+        b"Delivered-To: to@example.org\n"
+        b"Received: from client.example.net ([192.0.2.1])\n"
+        b"\tby mx.example.org with LMTP id ID1\n"
+        b"\tfor <to@example.org>;\n"
+        b"\tMon, 6 May 2030 12:00:00 -0330\n"
+        b"Subject: x\n\nbody\n"
+    )
+
+
+def test_several_recipients_are_not_told_of_each_other(tmp_path: Path, clock: None) -> None:
+    messages = _delivered(tmp_path, envelope("a@example.org", "b@example.org"))
+    for name, message in zip((b"a", b"b"), messages, strict=True):
+        assert message.startswith(
+            b"Return-Path: <from@example.net>\n"
+            b"Delivered-To: " + name + b"@example.org\n"
+            b"Received: from client.example.net ([192.0.2.1])\n"
+            b"\tby mx.example.org with LMTP id ID1;\n"
+            b"\tMon, 6 May 2030 12:00:00 -0330\n"
+        )
+
+
+@pytest.mark.parametrize(
+    ("session", "expected"),
+    [
+        (client(client_ip=None), b"Received: from client.example.net\n\tby "),
+        (client(client_ip="2001:db8::1"), b"client.example.net ([IPv6:2001:db8::1])\n"),
+        (client(lhlo_domain="[192.0.2.7]"), b"Received: from [192.0.2.7] ([192.0.2.1])\n"),
+        (client(lhlo_domain=None), b"Received: from unknown ([192.0.2.1])\n"),
+        (client(lhlo_domain="my_host-1"), b"Received: from my_host-1 ([192.0.2.1])\n"),
+        (client(tls="TLSv1.3"), b"\tby mx.example.org with LMTPS id ID1\n"),
+    ],
+)
+def test_the_client_is_named(tmp_path: Path, session: Session, expected: bytes) -> None:
+    transaction = envelope("to@example.org", session=session)
+    assert expected in _delivered(tmp_path, transaction)[0]
+
+
+def test_ids_are_written_as_they_are(tmp_path: Path) -> None:
+    transaction = envelope("to@example.org", transaction_id="aB-_09:T2")
+    assert b"id aB-_09:T2\n" in _delivered(tmp_path, transaction)[0]
+
+
+def test_null_reverse_path(tmp_path: Path) -> None:
+    message = _delivered(tmp_path, envelope("to@example.org", sender=None))[0]
+    assert message.startswith(b"Return-Path: <>\n")
+
+
+def test_local_parts_are_quoted_again(tmp_path: Path) -> None:
+    transaction = envelope('o "x" o@example.org', sender="a b@example.net")
+    message = _delivered(tmp_path, transaction)[0]
+    assert message.startswith(
+        b'Return-Path: <"a b"@example.net>\nDelivered-To: "o \\"x\\" o"@example.org\n'
+    )
+
+
+def test_crlf_line_ends(tmp_path: Path) -> None:
+    with opened(tmp_path, line_ending=LineEnding.CRLF) as store:
+        deliver(store, _CONTENT)
+    (message,) = mail_in(tmp_path / "user")
+    assert message.count(b"\n") == message.count(b"\r\n")
+    assert message.endswith(_CONTENT)
+
+
+@pytest.mark.parametrize(
+    ("content", "stored"),
+    [
+        (b"Return-Path: <x@y>\r\nSubject: x\r\n\r\nb", b"Subject: x\n\nb"),
+        (b"A: 1\r\nRETURN-path :\r\n <x@y>\r\n\t(z)\r\nB: 2\r\n\r\nb", b"A: 1\nB: 2\n\nb"),
+        (b"A: 1\r\nReturn-Path: <x>\r\nReturn-Path: <y>\r\n\r\nb", b"A: 1\n\nb"),
+        # Neither a name that only begins so, nor text of the body, nor of another field.
+        (b"Return-Path-X: <x>\r\n\r\nb", b"Return-Path-X: <x>\n\nb"),
+        (b"A: 1\r\n\r\nReturn-Path: <x>\r\n", b"A: 1\n\nReturn-Path: <x>\n"),
+        (b"A: 1\r\n Return-Path: <x>\r\n\r\nb", b"A: 1\n Return-Path: <x>\n\nb"),
+        (b"\r\nReturn-Path: <x>\r\n\r\nb", b"\nReturn-Path: <x>\n\nb"),
+        (b"\nReturn-Path: <x>\r\n\r\nb", b"\nReturn-Path: <x>\n\nb"),
+        (b"A: 1\n\nReturn-Path: <x>\r\n\r\nb", b"A: 1\n\nReturn-Path: <x>\n\nb"),
+    ],
+)
+@pytest.mark.parametrize("threshold", [128 * 1024, 64])
+def test_return_path_of_the_content_is_left_out(
+    tmp_path: Path, content: bytes, stored: bytes, threshold: int
+) -> None:
+    # Long enough to be spooled in a file with the low threshold.
+    content += b"x" * 100
+    stored += b"x" * 100
+    with opened(tmp_path, spool_threshold=threshold) as store:
+        assert codes(deliver(store, content)) == [250]
+    (message,) = mail_in(tmp_path / "user")
+    assert message.endswith(stored)
+    assert message.lower().count(b"return-path") == 1 + stored.lower().count(b"return-path")
+
+
+def test_return_path_of_a_header_without_body(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        deliver(store, b"A: 1\r\nReturn-Path: <x>\r\n")
+    (message,) = mail_in(tmp_path / "user")
+    assert without_trace(message) == b"A: 1\n"
+
+
+_texts = st.text(
+    st.one_of(st.sampled_from('\r\n\0\t ()<>:;"\\,é\x85\u2028\x7f\ud800'), st.characters()),
+    max_size=30,
+)
+
+
+@settings(max_examples=300)
+@given(
+    lhlo=_texts,
+    ip=_texts,
+    hostname=_texts,
+    transaction_id=_texts,
+    sender=_texts,
+    recipient=_texts,
+    domain=_texts,
+)
+def test_nothing_from_the_wire_makes_a_line_of_its_own(
+    tmp_path_factory: pytest.TempPathFactory,
+    lhlo: str,
+    ip: str,
+    hostname: str,
+    transaction_id: str,
+    sender: str,
+    recipient: str,
+    domain: str,
+) -> None:
+    root = tmp_path_factory.mktemp("root")
+    transaction = Transaction(
+        session=client(lhlo_domain=lhlo, client_ip=ip),
+        id=transaction_id,
+        mail=Mail(reverse_path=Address(sender, domain)),
+        recipients=[Recipient(address=Address(recipient, domain))],
+    )
+    with opened(root, hostname=hostname, sync=Sync.NEVER) as store:
+        assert codes(deliver(store, _CONTENT, transaction=transaction)) == [250]
+    (message,) = mail_in(root / "user")
+    header, _, rest = message.partition(b"\nSubject: x\n")
+    assert rest == b"\nbody\n"
+    lines = header.split(b"\n")
+    starts = [b"Return-Path: <", b"Delivered-To: ", b"Received: from ", b"\tby ", b"\tfor <", b"\t"]
+    assert len(lines) == len(starts)
+    for line, start in zip(lines, starts, strict=True):
+        assert line.startswith(start)
+        text = line.removeprefix(b"\t").decode()
+        assert text.isprintable()
+    # The clauses of Received are those that the store wrote.
+    assert lines[2].count(b"(") <= 1
+    assert lines[3].count(b" with LMTP id ") == 1
+    assert lines[3].count(b";") == 0
