@@ -1,0 +1,1 @@
+"""Other people's LMTP servers, started the way their users start them."""
