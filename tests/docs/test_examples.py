@@ -1,0 +1,89 @@
+"""Every example that the README gives does what it says, run as a reader would run it."""
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lmtp_blocking import Client
+from lmtp_proto import Recipient, parse_mailbox
+
+_ROOT = Path(__file__).parents[2]
+_README = (_ROOT / "README.md").read_text()
+_EXAMPLES = dict(
+    re.findall(r"<!-- example: (\w+) -->\n```python\n(.*?)```", _README, flags=re.DOTALL)
+)
+
+
+def test_every_python_block_is_an_example() -> None:
+    assert len(_EXAMPLES) == _README.count("```python") == 4
+
+
+@contextmanager
+def _running(example: str, port: int) -> Iterator[subprocess.Popen[str]]:
+    """The example in its own process, on `port` instead of the one it names."""
+    code = _EXAMPLES[example]
+    assert "127.0.0.1:2424" in code
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-c", code.replace("127.0.0.1:2424", f"127.0.0.1:{port}")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def _client(port: int, process: subprocess.Popen[str]) -> Client:
+    """Connect as soon as the example listens."""
+    while process.poll() is None:
+        try:
+            return Client(f"127.0.0.1:{port}")
+        except ConnectionRefusedError:
+            continue
+    raise AssertionError(process.communicate()[1])
+
+
+@pytest.mark.parametrize("runtime", ["asyncio", "gevent", "blocking"])
+def test_ten_lines_are_a_server(runtime: str) -> None:
+    lines = _EXAMPLES[runtime].strip().splitlines()
+    assert len([line for line in lines if line]) <= 10
+    port = _free_port()
+    with _running(runtime, port) as process:
+        recipients = [
+            Recipient(address=parse_mailbox(address))
+            for address in ("a@example.org", "b@example.org", "a@example.org")
+        ]
+        with _client(port, process) as client:
+            results = client.submit(None, recipients, [b"Subject: x\r\n", b"\r\nhello\r\n"])
+        assert [result.recipient for result in results] == recipients
+        assert [str(result.reply) for result in results] == ["250 2.0.0 taken"] * 3
+        process.send_signal(signal.SIGTERM)
+        stdout, stderr = process.communicate(timeout=20)
+    assert stdout == "a@example.org 21 octets\nb@example.org 21 octets\na@example.org 21 octets\n"
+    assert stderr == ""
+    assert process.returncode == 0
+
+
+def test_the_protocol_alone() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _EXAMPLES["protocol"]], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[0] == repr(b"220 mx.example LMTP\r\n")
+    assert done.stdout.splitlines()[-1] == repr(b"250 2.1.0 go on\r\n")
