@@ -5,15 +5,14 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 from collections import deque
 from collections.abc import Generator
 from concurrent.futures import Executor
-from typing import Any, Final
+from typing import Final
 
 from lmtp_proto import (
-    CommandParser,
+    TOO_MANY_CONNECTIONS,
     Effect,
     Extension,
     Handler,
@@ -24,15 +23,14 @@ from lmtp_proto import (
     StopFlag,
     converse,
 )
-from lmtp_sockets import Listeners
+from lmtp_sockets import ACCEPT_PAUSE, Listeners, accept, refuse
 
 from ._session import ServerSession
 
 _logger = logging.getLogger("lmtp_asyncio")
 
-# Making a server from a socket listens again, with a backlog of 100 unless told otherwise; the
-# system caps this one.
-_BACKLOG: Final = 4096
+# Connections accepted in one turn of the loop.
+_ACCEPTS: Final = 64
 
 
 class Server:
@@ -54,14 +52,14 @@ class Server:
         self._settings = settings or Settings()
         if Extension.STARTTLS in self._settings.extensions:
             raise ValueError("lmtp_asyncio has no TLS: leave STARTTLS out of the extensions")
-        self._parser = CommandParser(self._settings.limits, self._settings.extensions)
+        self._parser = self._settings.parser()
         self._max_connections = max_connections
         self.executor = executor
         self.stop_flag = StopFlag()
         self.addresses: list[str] = []
         """Where the server listens: `127.0.0.1:2424`, `[::1]:2424`, `unix:/run/lmtp`."""
         self._listeners: Listeners | None = None
-        self._servers: list[asyncio.Server] = []
+        self._adoptions: set[asyncio.Task[None]] = set()
         self._sessions: set[ServerSession] = set()
         # Connections whose conversation is over but which are not closed yet.
         self._closing: set[ServerSession] = set()
@@ -77,27 +75,53 @@ class Server:
         Connections are accepted when it returns. Raises ValueError for an address that is none,
         OSError where listening fails; nothing listens then.
         """
-        loop = self._loop = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
         self._listeners = Listeners(listeners)
         self.addresses = self._listeners.addresses
         for listener in self._listeners.sockets:
-            self._servers.append(await self._accept(loop, listener))
+            self._listen(listener)
 
-    async def _accept(
-        self, loop: asyncio.AbstractEventLoop, listener: socket.socket
-    ) -> asyncio.Server:
-        def session() -> ServerSession:
-            return ServerSession(self, loop)
+    def _accept(self, listener: socket.socket) -> None:
+        """Take in those who wait at a listener, so many that the others get their turn."""
+        assert self._loop is not None
+        for _ in range(_ACCEPTS):
+            try:
+                accepted = accept(listener)
+            except OSError as error:
+                _logger.error("cannot accept a connection: %s", error)
+                self._loop.remove_reader(listener)
+                self._loop.call_later(ACCEPT_PAUSE, self._listen, listener)
+                return
+            if accepted is None:
+                return
+            sock, address = accepted
+            if len(self._sessions) + len(self._closing) >= self._max_connections:
+                refuse(sock, TOO_MANY_CONNECTIONS.wire)
+                continue
+            session = ServerSession(self, self._loop, address)
+            self._sessions.add(session)
+            self._idle.clear()
+            sock.setblocking(False)
+            task = self._loop.create_task(self._adopt(session, sock))
+            self._adoptions.add(task)
+            task.add_done_callback(self._adoptions.discard)
 
-        if listener.family == socket.AF_UNIX:
-            options: dict[str, Any] = {}
-            if sys.version_info >= (3, 13):
-                # The file belongs to whoever made the socket: others may still serve it.
-                options["cleanup_socket"] = False
-            return await loop.create_unix_server(
-                session, sock=listener, backlog=_BACKLOG, **options
-            )
-        return await loop.create_server(session, sock=listener, backlog=_BACKLOG)
+    def _listen(self, listener: socket.socket) -> None:
+        assert self._loop is not None
+        if not self.stop_flag.requested:
+            self._loop.add_reader(listener, self._accept, listener)
+
+    async def _adopt(self, session: ServerSession, sock: socket.socket) -> None:
+        """Make a transport of a connection."""
+        assert self._loop is not None
+        try:
+            await self._loop.connect_accepted_socket(lambda: session, sock)
+        except BaseException as error:
+            sock.close()
+            self.over(session, closed=True)
+            if not isinstance(error, Exception):
+                raise
+            _logger.error("cannot serve a connection: %s", error)
 
     async def stop(self, grace: float = 30.0) -> None:
         """Accept no more, let running deliveries finish and be answered, say 421 to the rest.
@@ -105,33 +129,26 @@ class Server:
         What is not over after `grace` seconds is cut off.
         """
         self.stop_flag.requested = True
-        for server in self._servers:
-            server.close()
-        # Sockets are closed in the loop's next turn, first by those who use them.
-        await asyncio.sleep(0)
-        if self._listeners is not None:
+        if self._listeners is not None and self._loop is not None:
+            for listener in self._listeners.sockets:
+                self._loop.remove_reader(listener)
             self._listeners.close()
+            self._listeners = None
         for session in list(self._sessions):
             session.stop()
         try:
             await asyncio.wait_for(self._idle.wait(), grace)
         except TimeoutError:
             _logger.warning("%d sessions are cut off", len(self._sessions))
+        for task in self._adoptions:
+            task.cancel()
+        await asyncio.gather(*self._adoptions, return_exceptions=True)
         for session in [*self._sessions, *self._closing]:
             session.cut()
         # Transports close in the loop's next turn.
         await asyncio.sleep(0)
 
     # What sessions call.
-
-    def admit(self, session: ServerSession) -> bool:
-        """Count a new connection; False when there are too many."""
-        if len(self._sessions) >= self._max_connections:
-            self._closing.add(session)
-            return False
-        self._sessions.add(session)
-        self._idle.clear()
-        return True
 
     def converse(self, peer: str, client_ip: str | None) -> Generator[Effect, None, None]:
         """The conversation for a new connection."""
@@ -166,8 +183,8 @@ class Server:
             try:
                 self._loop.call_soon_threadsafe(self._take_completed)
             except RuntimeError:
-                # The loop is closed: nobody waits for this job any more.
-                pass
+                # The loop is closed: nobody waits for this job, but its value may have to be freed.
+                run.run()
 
     def _take_completed(self) -> None:
         # Lowered before the queue is emptied: what comes after this wakes the loop again.

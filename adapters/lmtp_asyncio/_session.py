@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, assert_never, cast
 
 from lmtp_proto import (
-    TOO_MANY_CONNECTIONS,
     Effect,
     GiveWay,
     Handshake,
@@ -40,6 +39,7 @@ class ServerSession(asyncio.Protocol):
     """A server's end of one connection."""
 
     __slots__ = (
+        "_address",
         "_conversation",
         "_deadline",
         "_eof",
@@ -59,8 +59,9 @@ class ServerSession(asyncio.Protocol):
 
     _transport: asyncio.Transport
 
-    def __init__(self, server: "Server", loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: "Server", loop: asyncio.AbstractEventLoop, address: object) -> None:
         self._server = server
+        self._address = address
         self._loop = loop
         self._conversation: Generator[Effect, None, None] | None = None
         # What came while the conversation did not ask for it.
@@ -81,16 +82,11 @@ class ServerSession(asyncio.Protocol):
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin the conversation, or send the client away when there are too many."""
+        """Begin the conversation."""
         # uvloop's transports have the interface, not the base class.
-        transport = self._transport = cast(asyncio.Transport, transport)
-        server = self._server
-        if not server.admit(self):
-            transport.write(TOO_MANY_CONNECTIONS.wire)
-            self._close()
-            return
-        peer, client_ip = peer_name(transport.get_extra_info("peername"))
-        self._conversation = server.converse(peer, client_ip)
+        self._transport = cast(asyncio.Transport, transport)
+        peer, client_ip = peer_name(self._address)
+        self._conversation = self._server.converse(peer, client_ip)
         self._advance()
 
     def data_received(self, data: bytes) -> None:
@@ -244,7 +240,10 @@ class ServerSession(asyncio.Protocol):
             )
         else:
             # Futures of other threads come in numbers: they share their wake-ups.
-            job.add_done_callback(functools.partial(self._server.completed, self, run))
+            try:
+                job.add_done_callback(functools.partial(self._server.completed, self, run))
+            except Exception as error:
+                run.fail(error)
 
     def _finished(self, run: Run, future: "asyncio.Future[object]") -> None:
         if future.cancelled():

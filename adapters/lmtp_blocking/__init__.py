@@ -1,0 +1,7 @@
+"""LMTP on blocking sockets: a thread for each connection."""
+
+from ._client import Client
+from ._server import Server, serve
+from ._smtplib import LMTP
+
+__all__ = ["LMTP", "Client", "Server", "serve"]

@@ -1,0 +1,203 @@
+"""Listeners, connections and the stop of a server on the hub of the current thread.
+
+One greenlet accepts at each listener, each connection has its own.
+"""
+
+import logging
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from typing import Final
+
+import gevent
+import gevent.event
+from gevent import Greenlet
+from gevent.hub import get_hub
+
+from lmtp_proto import (
+    TOO_MANY_CONNECTIONS,
+    Extension,
+    Handler,
+    Run,
+    Session,
+    Settings,
+    StopFlag,
+    converse,
+)
+from lmtp_sockets import ACCEPT_PAUSE, Listeners, accept, peer_name, refuse
+
+from ._session import ServerSession
+
+_logger = logging.getLogger("lmtp_gevent")
+
+# Seconds in which a session that was cut off is over.
+_CUT_PATIENCE: Final = 1.0
+_READ: Final = 1
+
+
+class Server:
+    """An LMTP server on gevent.
+
+    `handler` decides and delivers; its methods are called in the greenlets of the connections and
+    may wait as gevent does. What blocks the thread belongs into a job, which runs in the hub's
+    pool of threads. Connections beyond `max_connections` are answered `421 4.3.2`.
+
+    All methods are for the thread that has called `start()`.
+    """
+
+    def __init__(
+        self, handler: Handler, *, settings: Settings | None = None, max_connections: int = 1000
+    ) -> None:
+        self._handler = handler
+        self._settings = settings or Settings()
+        if Extension.STARTTLS in self._settings.extensions:
+            raise ValueError("lmtp_gevent has no TLS: leave STARTTLS out of the extensions")
+        self._parser = self._settings.parser()
+        self._max_connections = max_connections
+        self._stop_flag = StopFlag()
+        self.addresses: list[str] = []
+        """Where the server listens: `127.0.0.1:2424`, `[::1]:2424`, `unix:/run/lmtp`."""
+        self._listeners: Listeners | None = None
+        self._acceptors: list[Greenlet[..., None]] = []
+        self._sessions: set[ServerSession] = set()
+        # Futures that other threads have completed: those of one turn share a wake-up of the hub.
+        self._completed: deque[tuple[ServerSession, Run]] = deque()
+        self._is_over = False
+
+    def start(self, *listeners: str | socket.socket) -> None:
+        """Listen on addresses (`HOST:PORT`, `[IPV6]:PORT`, `unix:PATH`) and listening sockets.
+
+        Connections are accepted when it returns. Raises ValueError for an address that is none,
+        OSError where listening fails, RuntimeError when called again; nothing listens then.
+        """
+        if self._listeners is not None:
+            raise RuntimeError("the server has been started already")
+        self._listeners = Listeners(listeners)
+        self.addresses = self._listeners.addresses
+        self._wake_up = get_hub().loop.async_()
+        self._wake_up.start(self._take_completed)
+        for listener in self._listeners.sockets:
+            self._acceptors.append(gevent.spawn(self._accept_all, listener))
+
+    def stop(self, grace: float = 30.0) -> None:
+        """Accept no more, let running deliveries finish and be answered, say 421 to the rest.
+
+        What is not over after `grace` seconds is cut off; a callable job that still runs then is
+        left to itself.
+        """
+        if self._listeners is None:
+            return
+        self._stop_flag.requested = True
+        gevent.killall(self._acceptors)
+        self._listeners.close()
+        for session in self._sessions:
+            session.stop()
+        self._join(grace)
+        if self._sessions:
+            _logger.warning("%d sessions are cut off", len(self._sessions))
+            for session in self._sessions:
+                session.cut()
+            self._join(_CUT_PATIENCE)
+        # Not closed: the thread that completes a future may be about to use it.
+        self._wake_up.stop()
+        self._is_over = True
+        self._take_completed()
+
+    def _join(self, seconds: float) -> None:
+        gevent.joinall([session.greenlet for session in self._sessions], timeout=seconds)
+
+    def _accept_all(self, listener: socket.socket) -> None:
+        hub = get_hub()
+        watcher = hub.loop.io(listener.fileno(), _READ)
+        try:
+            while True:
+                # One at a time: sessions get their turn between two connections.
+                hub.wait(watcher)
+                self._accept(listener)
+        finally:
+            watcher.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            accepted = accept(listener)
+        except OSError as error:
+            _logger.error("cannot accept a connection: %s", error)
+            gevent.sleep(ACCEPT_PAUSE)
+            return
+        if accepted is None:
+            return
+        sock, address = accepted
+        if len(self._sessions) >= self._max_connections:
+            refuse(sock, TOO_MANY_CONNECTIONS.wire)
+            return
+        peer, client_ip = peer_name(address)
+        conversation = converse(
+            self._handler,
+            Session(peer=peer, client_ip=client_ip),
+            self._settings,
+            parser=self._parser,
+            clock=time.monotonic,
+            stop=self._stop_flag,
+        )
+        self._sessions.add(
+            ServerSession(sock, peer, conversation, self._complete, self._sessions.discard)
+        )
+
+    def _complete(self, session: ServerSession, run: Run) -> None:
+        """A future of `session` is done; called in the thread that has completed it."""
+        self._completed.append((session, run))
+        if self._is_over:
+            self._take_completed()
+            return
+        try:
+            self._wake_up.send()
+        except ValueError:
+            # The hub is gone: nobody waits for this job any more.
+            pass
+
+    def _take_completed(self) -> None:
+        try:
+            while True:
+                session, run = self._completed.popleft()
+                run.run()
+                session.settled()
+        except IndexError:
+            pass
+
+
+def serve(
+    handler: Handler,
+    *listeners: str | socket.socket,
+    settings: Settings | None = None,
+    max_connections: int = 1000,
+    grace: float = 30.0,
+) -> None:
+    """Serve until SIGTERM or SIGINT; then stop within `grace` seconds.
+
+    Signals reach the main thread alone: in another one this serves until its greenlet is killed.
+    Raises as `Server.start()` does.
+    """
+    server = Server(handler, settings=settings, max_connections=max_connections)
+    stopped = gevent.event.Event()
+    numbers = (
+        (signal.SIGTERM, signal.SIGINT)
+        if threading.current_thread() is threading.main_thread()
+        else ()
+    )
+    previous = {number: signal.getsignal(number) for number in numbers}
+    watchers = [gevent.signal_handler(number, stopped.set) for number in numbers]
+    try:
+        server.start(*listeners)
+        try:
+            stopped.wait()
+        finally:
+            server.stop(grace)
+    finally:
+        for watcher in watchers:
+            watcher.cancel()
+        # The watchers leave the default actions behind.
+        for number, action in previous.items():
+            if action is not None:
+                signal.signal(number, action)

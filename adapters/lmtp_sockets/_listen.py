@@ -1,0 +1,180 @@
+"""Listening sockets.
+
+Each is complete when it is handed out: bound, with its options and mode set, listening. In the file
+system only a dead socket of our own makes room for a new one; nothing else is ever removed.
+"""
+
+import errno
+import os
+import socket
+import stat
+from dataclasses import dataclass
+from typing import Final
+
+from ._address import TcpAddress, UnixAddress
+
+BACKLOG: Final = 4096
+"""Connections that may wait to be accepted; the system caps it (net.core.somaxconn)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What `bind()` has made in the file system, and which process did."""
+
+    path: str
+    identity: tuple[int, int, int]
+    process: int
+
+
+class _UnixListener(socket.socket):
+    """A UNIX socket that knows the file it has made."""
+
+    place: _Place | None = None
+
+
+def listen(
+    address: TcpAddress | UnixAddress, *, backlog: int = BACKLOG, mode: int = 0o666
+) -> socket.socket:
+    """Make a socket that listens on `address`.
+
+    `mode` is that of a UNIX socket's file: who may write to it may connect. Of a host name's
+    addresses the first is taken. Raises OSError that says what is wrong and where.
+    """
+    try:
+        if isinstance(address, UnixAddress):
+            return _listen_unix(address.path, backlog, mode)
+        return _listen_tcp(address, backlog)
+    except OSError as error:
+        raise _explained(error, address) from error
+
+
+class _InUseError(OSError):
+    """A place that is taken; the text says by what."""
+
+
+def _explained(error: OSError, address: TcpAddress | UnixAddress) -> OSError:
+    number = error.errno or errno.EINVAL
+    reason = error.strerror or str(error)
+    if isinstance(error, socket.gaierror):
+        return OSError(errno.EADDRNOTAVAIL, f"cannot listen on {address}: {reason}")
+    if number == errno.EADDRINUSE and not isinstance(error, _InUseError):
+        reason = "another process listens there"
+    elif number == errno.EACCES and isinstance(address, TcpAddress):
+        reason = f"{reason} (a port below 1024 needs CAP_NET_BIND_SERVICE)"
+    elif number == errno.ENOENT and isinstance(address, UnixAddress):
+        reason = "its directory does not exist"
+    return OSError(number, f"cannot listen on {address}: {reason}")
+
+
+def _listen_tcp(address: TcpAddress, backlog: int) -> socket.socket:
+    family, kind, protocol, _, name = socket.getaddrinfo(
+        # Octets, for text is checked as an IDNA name first and raises other errors.
+        address.host.encode(),
+        address.port,
+        type=socket.SOCK_STREAM,
+        proto=socket.IPPROTO_TCP,
+        flags=socket.AI_PASSIVE,
+    )[0]
+    # asyncio sets TCP_NODELAY only where the protocol number is IPPROTO_TCP and not 0.
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted sockets inherit it.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(name)
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _listen_unix(path: str, backlog: int, mode: int) -> socket.socket:
+    sock = _UnixListener(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        try:
+            sock.bind(path)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            _remove_stale(path)
+            sock.bind(path)
+        sock.place = _Place(os.path.abspath(path), _identity(os.lstat(path)), os.getpid())
+        # Nobody can connect before listen(), so the umask opens no gap.
+        _change_mode(path, mode)
+        sock.listen(backlog)
+    except BaseException:
+        unlink_if_ours(sock)
+        sock.close()
+        raise
+    return sock
+
+
+def _identity(found: os.stat_result) -> tuple[int, int, int]:
+    """Tell a file from a later one of its name, which may well have the same inode number.
+
+    The modification time of a socket stays that of its creation.
+    """
+    return found.st_dev, found.st_ino, found.st_mtime_ns
+
+
+def _change_mode(path: str, mode: int) -> None:
+    """Set the mode of a file that is no link: one put there in the meantime is not followed."""
+    descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            os.chmod(f"/proc/self/fd/{descriptor}", mode)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket of ours that no process serves any more. Raises OSError for anything else."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise _InUseError(
+            errno.EADDRINUSE, "the file there is no socket; remove it or choose another path"
+        )
+    if not _is_dead(path):
+        raise _InUseError(errno.EADDRINUSE, "another process listens there")
+    if found.st_uid != os.geteuid():
+        raise _InUseError(
+            errno.EADDRINUSE, f"user {found.st_uid} has left a dead socket there; remove it"
+        )
+    # Another server may have come to the same conclusion, and be listening there by now.
+    if _identity(os.lstat(path)) != _identity(found):
+        raise _InUseError(errno.EADDRINUSE, "another process has begun to listen there")
+    os.unlink(path)
+
+
+def _is_dead(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        # A live server with a full backlog must not hold this up.
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False
+
+
+def unlink_if_ours(sock: socket.socket) -> None:
+    """Remove the file of a UNIX socket that `listen()` has made in this process.
+
+    Nothing happens for any other socket, in a forked child, or when something else is in its place.
+    """
+    place = sock.place if isinstance(sock, _UnixListener) else None
+    if place is None or place.process != os.getpid():
+        return
+    try:
+        if _identity(os.lstat(place.path)) == place.identity:
+            os.unlink(place.path)
+    except FileNotFoundError:
+        pass

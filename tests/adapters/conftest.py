@@ -1,0 +1,97 @@
+"""Fixtures of the conformance suite: each test that takes `start` runs on every runtime."""
+
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from lmtp_proto import Handler, Settings
+from tests.adapters.harness import (
+    PATIENCE,
+    RUNTIMES,
+    Client,
+    Connect,
+    RunningServer,
+    Start,
+    serving,
+)
+
+
+@pytest.fixture(params=RUNTIMES)
+def runtime(request: pytest.FixtureRequest) -> str:
+    """Name the runtime."""
+    return str(request.param)
+
+
+@pytest.fixture
+def start(runtime: str) -> Iterator[Start]:
+    """Start servers, which are stopped after the test."""
+    with ExitStack() as stack:
+
+        def start_one(
+            handler: Handler,
+            *listeners: str | socket.socket,
+            settings: Settings | None = None,
+            max_connections: int = 1000,
+        ) -> RunningServer:
+            return stack.enter_context(
+                serving(
+                    runtime,
+                    handler,
+                    *listeners,
+                    settings=settings,
+                    max_connections=max_connections,
+                )
+            )
+
+        yield start_one
+
+
+@pytest.fixture
+def connect(start: Start) -> Iterator[Connect]:
+    """Open connections, which are closed after the test, before its servers stop."""
+    with ExitStack() as stack:
+
+        def connect_one(address: str) -> Client:
+            return stack.enter_context(Client(address))
+
+        yield connect_one
+
+
+class LogLines(logging.Handler):
+    """Collects what is logged, in any thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: list[str] = []
+        self._added = threading.Condition()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with self._added:
+            self._lines.append(f"{record.levelname} {record.getMessage()}")
+            self._added.notify_all()
+
+    def wait_for(self, text: str) -> str:
+        """Wait for a line that holds `text`."""
+        with self._added:
+            found = self._added.wait_for(
+                lambda: next((line for line in self._lines if text in line), None), PATIENCE
+            )
+            assert found is not None, f"{text!r} is not in {self._lines}"
+            return found
+
+
+@pytest.fixture
+def logs() -> Iterator[LogLines]:
+    """Read the log."""
+    handler = LogLines()
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    yield handler
+    root.setLevel(level)
+    root.removeHandler(handler)

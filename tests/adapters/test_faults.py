@@ -1,0 +1,346 @@
+"""What goes wrong stays with the connection it concerns: handlers, peers, time, descriptors."""
+
+import os
+import resource
+import signal
+import threading
+from concurrent.futures import Future
+from contextlib import ExitStack
+
+import pytest
+
+from lmtp_proto import (
+    Answer,
+    Limits,
+    Mail,
+    MemorySink,
+    Message,
+    Recipient,
+    Reply,
+    Session,
+    Settings,
+    Transaction,
+)
+from tests.adapters.conftest import LogLines
+from tests.adapters.harness import (
+    ENVELOPE,
+    PATIENCE,
+    SAVED,
+    Client,
+    Connect,
+    Mailbox,
+    PendingDeliveries,
+    Start,
+    small_buffers,
+    wait_for,
+)
+from tests.adapters.process import Program
+
+_CONTENT = b"RCPT TO:<b@example.org>\r\nDATA\r\nx\r\n.\r\n"
+
+
+class _Raising(Mailbox):
+    """Raises once, at the hook of that name."""
+
+    def __init__(self, hook: str) -> None:
+        super().__init__()
+        self._hook: str | None = hook
+
+    def fail(self, hook: str) -> None:
+        """Raise if it is time."""
+        if self._hook == hook:
+            self._hook = None
+            raise RuntimeError("the disk is on fire")
+
+    def connect(self, session: Session, /) -> Answer[Reply | None]:
+        self.fail("connect")
+        return None
+
+    def mail(self, session: Session, mail: Mail, /) -> Answer[Reply | None]:
+        self.fail("mail")
+        return None
+
+    def rcpt(self, transaction: Transaction, recipient: Recipient, /) -> Answer[Reply | None]:
+        self.fail("rcpt")
+        return None
+
+    def vrfy(self, session: Session, text: str, /) -> Answer[Reply | None]:
+        self.fail("vrfy")
+        return None
+
+    def open(self, transaction: Transaction, /) -> "_RaisingSink":
+        self.fail("open")
+        return _RaisingSink(self, transaction)
+
+    def deliver(self, message: Message, recipient: Recipient, /) -> Answer[Reply]:
+        self.fail("deliver")
+        return super().deliver(message, recipient)
+
+    def disconnect(self, session: Session, /) -> None:
+        super().disconnect(session)
+        self.fail("disconnect")
+
+
+class _RaisingSink(MemorySink):
+    def __init__(self, handler: _Raising, transaction: Transaction) -> None:
+        super().__init__(handler.deliver, transaction)
+        self._handler = handler
+
+    def write(self, data: bytes, /) -> None:
+        self._handler.fail("write")
+        super().write(data)
+
+    def close(self) -> None:
+        super().close()
+        self._handler.fail("close")
+
+
+class TestRaisingHandler:
+    @pytest.mark.parametrize(
+        ("hook", "octets", "replies"),
+        [
+            ("mail", ENVELOPE, [b"250 ", b"451 4.3.0"]),
+            ("rcpt", ENVELOPE + b"RCPT TO:<b@example.org>\r\n", [b"250 ", b"250 ", b"451 4.3.0"]),
+            ("vrfy", b"VRFY b\r\n", [b"451 4.3.0"]),
+            (
+                "open",
+                ENVELOPE + b"RCPT TO:<b@example.org>\r\nDATA\r\n",
+                [b"250 ", b"250 ", b"250 ", b"451 4.3.0"],
+            ),
+            ("write", ENVELOPE + _CONTENT, [b"250 ", b"250 ", b"250 ", b"354 ", b"451 4.3.0"]),
+            ("deliver", ENVELOPE + _CONTENT, [b"250 ", b"250 ", b"250 ", b"354 ", b"451 4.3.0"]),
+            ("close", ENVELOPE + _CONTENT, [b"250 ", b"250 ", b"250 ", b"354 ", b"250 "]),
+        ],
+    )
+    def test_the_session_goes_on(
+        self,
+        start: Start,
+        connect: Connect,
+        logs: LogLines,
+        hook: str,
+        octets: bytes,
+        replies: list[bytes],
+    ) -> None:
+        server = start(_Raising(hook))
+        other = connect(server.address).greeted()
+        client = connect(server.address).greeted()
+        client.send(octets)
+        client.expect(*replies)
+        assert logs.wait_for(f"{hook}() of the handler failed").startswith("ERROR")
+        for connection in (client, other):
+            connection.send(b"RSET\r\n")
+            connection.expect(b"250 ")
+            connection.deliver("b")
+            connection.expect(b"250 ")
+
+    def test_at_the_greeting_its_session_is_sent_away(
+        self, start: Start, connect: Connect, logs: LogLines
+    ) -> None:
+        server = start(_Raising("connect"))
+        client = connect(server.address)
+        client.expect(b"421 4.3.0")
+        client.expect_end()
+        logs.wait_for("connect() of the handler failed")
+        connect(server.address).greeted()
+
+    def test_at_the_end_the_connection_is_closed(
+        self, start: Start, connect: Connect, logs: LogLines
+    ) -> None:
+        server = start(_Raising("disconnect"))
+        other = connect(server.address).greeted()
+        client = connect(server.address).greeted()
+        client.send(b"QUIT\r\n")
+        client.expect(b"221 ")
+        client.expect_end()
+        logs.wait_for("conversation failed")
+        other.deliver("b")
+        other.expect(b"250 ")
+
+
+class TestVanishedPeer:
+    def test_amid_content(self, start: Start, connect: Connect, logs: LogLines) -> None:
+        mailbox = Mailbox()
+        server = start(mailbox)
+        client = connect(server.address).greeted()
+        client.send(ENVELOPE + b"RCPT TO:<b@example.org>\r\nDATA\r\nSubject: half\r\n")
+        client.expect(b"250 ", b"250 ", b"250 ", b"354 ")
+        client.reset()
+        wait_for(mailbox.disconnected)
+        logs.wait_for("the client went away amid a transaction")
+        assert mailbox.delivered == []
+        other = connect(server.address).greeted()
+        other.deliver("c", content=b"x\r\n")
+        other.expect(b"250 ")
+        assert mailbox.delivered == [("c", b"x\r\n")]
+
+    def test_amid_a_command(self, start: Start, connect: Connect) -> None:
+        mailbox = Mailbox()
+        client = connect(start(mailbox).address).greeted()
+        client.send(b"LHLO client.exam")
+        client.reset()
+        wait_for(mailbox.disconnected)
+
+    def test_during_delivery_which_is_finished(self, start: Start, connect: Connect) -> None:
+        handler = _FutureThenJob()
+        server = start(handler)
+        client = connect(server.address).greeted()
+        client.deliver("b", "c")
+        assert handler.begun.wait(PATIENCE)
+        client.reset()
+        # By the time that another client is served, the runtime has seen the reset.
+        other = connect(server.address).greeted()
+        other.send(b"NOOP\r\n")
+        other.expect(b"250 ")
+        handler.future.set_result(SAVED)
+        assert handler.job_done.wait(PATIENCE)
+        wait_for(handler.disconnected)
+
+
+class _FutureThenJob(Mailbox):
+    """The first recipient's delivery is the test's to finish, the second's is a callable."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = threading.Event()
+        self.future: Future[Reply] = Future()
+        self.job_done = threading.Event()
+
+    def deliver(self, message: Message, recipient: Recipient, /) -> Answer[Reply]:
+        if recipient.address.local_part == "b":
+            self.begun.set()
+            return self.future
+        return self._job
+
+    def _job(self) -> Reply:
+        self.job_done.set()
+        return SAVED
+
+
+class TestTime:
+    @pytest.mark.parametrize(
+        ("octets", "replies"),
+        [
+            (b"", []),
+            (b"LHLO client.exam", []),
+            (ENVELOPE, [b"250 ", b"250 "]),
+        ],
+        ids=["silence", "half a command", "in a transaction"],
+    )
+    def test_a_command_that_does_not_come(
+        self, start: Start, connect: Connect, octets: bytes, replies: list[bytes]
+    ) -> None:
+        settings = Settings(limits=Limits(command_timeout=0.2))
+        client = connect(start(Mailbox(), settings=settings).address).greeted()
+        client.send(octets)
+        client.expect(*replies, b"421 4.4.2")
+        client.expect_end()
+
+    @pytest.mark.parametrize(
+        ("octets", "replies"),
+        [(b"DATA\r\nx\r\n", [b"354 "]), (b"BDAT 10\r\nx\r\n", [])],
+        ids=["DATA", "BDAT"],
+    )
+    def test_content_that_does_not_come(
+        self, start: Start, connect: Connect, octets: bytes, replies: list[bytes]
+    ) -> None:
+        mailbox = Mailbox()
+        settings = Settings(limits=Limits(content_timeout=0.2))
+        client = connect(start(mailbox, settings=settings).address).greeted()
+        client.send(ENVELOPE + b"RCPT TO:<b@example.org>\r\n" + octets)
+        client.expect(b"250 ", b"250 ", b"250 ", *replies, b"421 4.4.2")
+        client.expect_end()
+        assert mailbox.delivered == []
+
+    def test_a_delivery_takes_its_time(self, start: Start, connect: Connect) -> None:
+        pending = PendingDeliveries()
+        settings = Settings(
+            limits=Limits(command_timeout=0.2, content_timeout=0.2, write_timeout=0.2)
+        )
+        server = start(pending, settings=settings)
+        client = connect(server.address).greeted()
+        client.deliver("b")
+        future = pending.begun("b")
+        # When this one has timed out, so would the other have.
+        idle = connect(server.address).greeted()
+        idle.expect(b"421 4.4.2")
+        future.set_result(SAVED)
+        client.expect(b"250 ")
+
+    def test_a_peer_that_does_not_read_is_cut_off(self, start: Start, connect: Connect) -> None:
+        mailbox = Mailbox()
+        settings = Settings(limits=Limits(write_timeout=0.5))
+        server = start(mailbox, small_buffers(), settings=settings)
+        other = connect(server.address).greeted()
+        with Client(server.address, receive_buffer=4096) as client:
+            sent = _flood(client, b"NOOP\r\n" * 10_000, 4_000_000)
+        wait_for(mailbox.disconnected)
+        # It was not read either, so neither commands nor replies have piled up.
+        assert sent < 4_000_000
+        other.deliver("b")
+        other.expect(b"250 ")
+
+    def test_others_are_served_while_one_does_not_read(
+        self, start: Start, connect: Connect
+    ) -> None:
+        server = start(Mailbox(), small_buffers())
+        other = connect(server.address).greeted()
+        with Client(server.address, receive_buffer=4096) as client:
+            client.sock.settimeout(1.0)
+            with pytest.raises(TimeoutError):
+                _flood(client, b"NOOP\r\n" * 10_000, 4_000_000)
+            other.deliver("b")
+            other.expect(b"250 ")
+            client.reset()
+
+
+def _flood(client: Client, octets: bytes, most: int) -> int:
+    """Send without reading until the server has closed; how much went out, `most` at most."""
+    sent = 0
+    try:
+        while sent < most:
+            sent += client.sock.send(octets)
+    except ConnectionError:
+        pass
+    return sent
+
+
+class TestLimits:
+    def test_too_many_connections_are_told_so(self, start: Start, connect: Connect) -> None:
+        server = start(Mailbox(), max_connections=2)
+        first = connect(server.address).greeted()
+        second = connect(server.address).greeted()
+        third = connect(server.address)
+        third.expect(b"421 4.3.2 too many connections")
+        third.expect_end()
+        second.send(b"NOOP\r\n")
+        second.expect(b"250 ")
+        first.send(b"QUIT\r\n")
+        first.expect(b"221 ")
+        first.close()
+        # The place of the first is free as soon as its connection is closed on both sides.
+        while not (reply := connect(server.address).reply()).startswith(b"220 "):
+            assert reply.startswith(b"421 ")
+
+    def test_running_out_of_descriptors(self, runtime: str) -> None:
+        with Program(runtime) as program:
+            with ExitStack() as stack:
+                first = stack.enter_context(Client(program.address)).greeted()
+                open_files = len(os.listdir(f"/proc/{program.pid}/fd"))
+                hard = resource.prlimit(program.pid, resource.RLIMIT_NOFILE)[1]
+                resource.prlimit(program.pid, resource.RLIMIT_NOFILE, (open_files, hard))
+                waiting = stack.enter_context(Client(program.address))
+                # It says why this one waits, and goes on for the one that is in.
+                program.wait_for("cannot accept a connection")
+                first.deliver("b")
+                first.expect(b"250 ")
+                # Who leaves makes room for who waits.
+                first.send(b"QUIT\r\n")
+                first.expect(b"221 ")
+                first.close()
+                waiting.greeted()
+            with Client(program.address) as client:
+                client.greeted().deliver("b")
+                client.expect(b"250 ")
+            assert program.end(signal.SIGTERM) == 0
+            # One line a pause: it has not spun meanwhile.
+            assert program.output.count("cannot accept a connection") < 100
