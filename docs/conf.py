@@ -19,3 +19,7 @@ nitpicky = True
 
 html_theme = "furo"
 html_title = f"lmtp-proto {release}"
+
+man_pages = [
+    ("lmtp-server", "lmtp-server", "LMTP server that stores mail in Maildirs", [author], 8),
+]

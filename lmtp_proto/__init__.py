@@ -1,7 +1,7 @@
 """LMTP (RFC 2033) without I/O: bytes in, events out, replies back, bytes out."""
 
-from ._address import Address, PathError, parse_mailbox
-from ._client import ClientConnection, ClientEvent, RecipientReplied, Replied
+from ._address import Address, Detail, PathError, PathRules, parse_mailbox, split_detail
+from ._client import ClientConnection, ClientEvent, Dialect, RecipientReplied, Replied
 from ._command import CommandParser
 from ._conversation import STOPPING, TOO_MANY_CONNECTIONS, StopFlag, converse
 from ._effects import (
@@ -22,6 +22,8 @@ from ._errors import LocalProtocolError, RemoteProtocolError
 from ._events import (
     NEED_DATA,
     PAUSED,
+    Auth,
+    AuthResponse,
     Bdat,
     Command,
     ConnectionClosed,
@@ -44,7 +46,10 @@ from ._events import (
     Signal,
     StartTls,
     Vrfy,
+    XClient,
+    XForward,
 )
+from ._extensions import STANDARD_EXTENSIONS, Extension
 from ._handler import (
     Answer,
     Handler,
@@ -57,13 +62,32 @@ from ._handler import (
 )
 from ._limits import Limits
 from ._parameters import (
-    STANDARD_EXTENSIONS,
     Body,
-    Extension,
+    ByMode,
+    DeliverBy,
     MailParameters,
+    Notify,
+    OriginalRecipient,
     RcptParameters,
+    Ret,
+    RrvsAction,
+    Submitter,
+    ValidSince,
+)
+from ._policy import ContentPolicy, Treatment
+from ._proxy_protocol import (
+    ProxyEndpoint,
+    ProxyHeader,
+    ProxyHeaderReader,
+    ProxyProtocolError,
+    ProxySsl,
+    ProxyTlv,
+    ProxyUnixEndpoint,
+    encode_proxy_header,
+    encode_proxy_line,
 )
 from ._reply import Reply
+from ._sasl import Credentials, Mechanism, SaslError
 from ._server import ServerConnection
 from ._state import TRANSITIONS, State, Step, Verb
 from ._submission import Result, Submission
@@ -77,15 +101,23 @@ __all__ = [
     "TRANSITIONS",
     "Address",
     "Answer",
+    "Auth",
+    "AuthResponse",
     "Bdat",
     "Body",
+    "ByMode",
     "ClientConnection",
     "ClientEvent",
     "Command",
     "CommandParser",
     "ConnectionClosed",
     "Content",
+    "ContentPolicy",
+    "Credentials",
     "Data",
+    "DeliverBy",
+    "Detail",
+    "Dialect",
     "Effect",
     "EndOfChunk",
     "EndOfContent",
@@ -103,11 +135,22 @@ __all__ = [
     "Log",
     "Mail",
     "MailParameters",
+    "Mechanism",
     "MemorySink",
     "Message",
     "Noop",
+    "Notify",
+    "OriginalRecipient",
     "PathError",
+    "PathRules",
     "Pending",
+    "ProxyEndpoint",
+    "ProxyHeader",
+    "ProxyHeaderReader",
+    "ProxyProtocolError",
+    "ProxySsl",
+    "ProxyTlv",
+    "ProxyUnixEndpoint",
     "Quit",
     "Rcpt",
     "RcptParameters",
@@ -120,8 +163,11 @@ __all__ = [
     "Replied",
     "Reply",
     "Result",
+    "Ret",
+    "RrvsAction",
     "Rset",
     "Run",
+    "SaslError",
     "Send",
     "ServerConnection",
     "ServerEvent",
@@ -135,10 +181,18 @@ __all__ = [
     "Step",
     "StopFlag",
     "Submission",
+    "Submitter",
     "Transaction",
+    "Treatment",
+    "ValidSince",
     "Verb",
     "Vrfy",
     "Wait",
+    "XClient",
+    "XForward",
     "converse",
+    "encode_proxy_header",
+    "encode_proxy_line",
     "parse_mailbox",
+    "split_detail",
 ]

@@ -7,22 +7,25 @@ import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final
+from typing import Final, NamedTuple
 
 # RFC 5321 4.5.3.1.2. A local part has no upper limit of its own here: the same section says that
 # a receiver should not impose one, and the path is bounded by the command line.
 _DOMAIN_LIMIT: Final = 255
 _LABEL_LIMIT: Final = 63
 
-_ATEXT: Final = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-"
-_LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9\-]*[A-Za-z0-9])?"
-# RFC 6531 3.3 adds every character beyond ASCII to atext, to quoted text and to labels.
-_BEYOND: Final = r"\u0080-\U0010ffff"
+# RFC 6531 3.3 adds every character beyond ASCII to atext, to quoted text and to labels: the classes
+# say what is left out, as a class that spans all of Unicode takes long to compile.
+_ATEXT: Final = r'[^\x00-\x20()<>\[\]:;@\\,."\x7f]'
+_QTEXT: Final = r'[^\x00-\x1f"\\\x7f]'
+_LETTER: Final = r"[^\x00-/:-@\[-`{-\x7f]"
+_LETTER_OR_HYPHEN: Final = r"[^\x00-,./:-@\[-`{-\x7f]"
 
-_DOT_STRING: Final = re.compile(rf"[{_ATEXT}{_BEYOND}]+(?:\.[{_ATEXT}{_BEYOND}]+)*")
-_QUOTED: Final = re.compile(rf'"((?:[ !#-\[\]-~{_BEYOND}]|\\[ -~])*)"')
-_U_LABEL: Final = rf"[A-Za-z0-9{_BEYOND}](?:[A-Za-z0-9\-{_BEYOND}]*[A-Za-z0-9{_BEYOND}])?"
+_DOT_STRING: Final = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
+_QUOTED: Final = re.compile(rf'"((?:{_QTEXT}|\\[ -~])*)"')
+_U_LABEL: Final = rf"{_LETTER}(?:{_LETTER_OR_HYPHEN}*{_LETTER})?"
 _DOMAIN: Final = re.compile(rf"{_U_LABEL}(?:\.{_U_LABEL})*")
+_FULL_STOPS: Final = re.compile("[\u3002\uff0e\uff61]")
 _LITERAL: Final = re.compile(r"\[([!-Z^-~]+)\]")
 _GENERAL_LITERAL: Final = re.compile(r"[A-Za-z0-9\-]*[A-Za-z0-9]:[!-Z^-~]+")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -32,6 +35,21 @@ _MUST_ESCAPE: Final = re.compile(r'(["\\])')
 
 class PathError(ValueError):
     """What is wrong with a path, for the text of a reply."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathRules:
+    """What a server takes in MAIL and RCPT beyond RFC 5321 4.1.2; nothing, as it stands."""
+
+    whitespace_before_path: bool = False
+    """Spaces between the colon and the path, as Dovecot's workaround `whitespace-before-path`."""
+    mailbox_for_path: bool = False
+    """A mailbox without angle brackets, as Dovecot's workaround `mailbox-for-path`."""
+    missing_domain: bool = False
+    """Senders and recipients without a domain, as Dovecot takes them."""
+
+
+STRICT: Final = PathRules()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +97,18 @@ def scan_path(text: str, start: int) -> tuple[Address | None, int]:
     if end < 0:
         raise PathError("a path ends with '>'")
     return parse_path(text[start + 1 : end]), end + 1
+
+
+def scan_mailbox(text: str, start: int) -> tuple[Address, int]:
+    """Read the mailbox without brackets that begins at `text[start]`: `(address, end)`.
+
+    A space ends it. Raises PathError.
+    """
+    quoted = _QUOTED.match(text, start)
+    end = text.find(" ", quoted.end() if quoted else start)
+    if end < 0:
+        end = len(text)
+    return parse_mailbox(text[start:end]), end
 
 
 def _end_behind_quotes(text: str, start: int) -> int:
@@ -142,12 +172,28 @@ def _check_domain(domain: str) -> None:
     if domain.startswith("["):
         _check_literal(domain)
         return
-    if len(domain) > _DOMAIN_LIMIT:
+    if domain.isascii():
+        labels = domain.split(".")
+    else:
+        if _FULL_STOPS.search(domain):
+            raise PathError("the domain is malformed")
+        labels = [_a_label(label) for label in domain.split(".")]
+    if sum(map(len, labels)) + len(labels) - 1 > _DOMAIN_LIMIT:
         raise PathError(f"the domain is longer than {_DOMAIN_LIMIT} octets")
     if _DOMAIN.fullmatch(domain) is None or _CONTROL.search(domain):
         raise PathError("the domain is malformed")
-    if any(len(label) > _LABEL_LIMIT for label in domain.split(".")):
+    if any(len(label) > _LABEL_LIMIT for label in labels):
         raise PathError(f"a label of the domain is longer than {_LABEL_LIMIT} octets")
+
+
+def _a_label(label: str) -> str:
+    """The label as DNS has it (RFC 5890 2.3.2.1), not mapped in any way; for its length.
+
+    A label that is too long as it stands comes back so: its A-label is longer still.
+    """
+    if label.isascii() or len(label) > _LABEL_LIMIT:
+        return label
+    return f"xn--{label.encode('punycode').decode()}"
 
 
 def _check_literal(domain: str) -> None:
@@ -165,3 +211,27 @@ def _check_literal(domain: str) -> None:
             IPv4Address(literal)
     except ValueError as error:
         raise PathError("the address literal is malformed") from error
+
+
+class Detail(NamedTuple):
+    """A local part, split."""
+
+    user: str
+    detail: str | None
+    """None when there is no delimiter; `""` when nothing follows it."""
+    delimiter: str
+    """The character between them, `""` when there is none."""
+
+
+def split_detail(local_part: str, delimiters: str) -> Detail:
+    """Split an unquoted local part at the first of the characters `delimiters` (RFC 5233 4).
+
+    As Dovecot's `recipient_delimiter`: all that follows is the detail, further delimiters
+    included, and a local part that begins with a delimiter is not split.
+    """
+    for position, character in enumerate(local_part):
+        if character in delimiters:
+            if position == 0:
+                break
+            return Detail(local_part[:position], local_part[position + 1 :], character)
+    return Detail(local_part, None, "")

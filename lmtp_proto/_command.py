@@ -4,11 +4,16 @@ Every line gives either a command or a `CommandError` with the reply it deserves
 """
 
 import re
-from collections.abc import Callable
+from binascii import Error as Base64Error
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Callable, Mapping
 from typing import Final, assert_never
 
-from ._address import Address, PathError, scan_path
+from ._address import STRICT, Address, PathError, PathRules, scan_mailbox, scan_path
+from ._attributes import XCLIENT, XFORWARD, parse_attributes
 from ._events import (
+    Auth,
+    AuthResponse,
     Bdat,
     Command,
     Data,
@@ -22,20 +27,23 @@ from ._events import (
     Rset,
     StartTls,
     Vrfy,
+    XClient,
+    XForward,
 )
+from ._extensions import Extension
 from ._limits import Limits
 from ._parameters import (
     NO_MAIL_PARAMETERS,
     NO_RCPT_PARAMETERS,
-    Extension,
-    MailParameters,
     ParameterError,
-    RcptParameters,
+    encode_mail_parameters,
+    encode_rcpt_parameters,
     mail_parameters,
     rcpt_parameters,
 )
 from ._reply import Reply
 from ._state import Verb
+from ._xtext import encode_xtext
 
 
 class CommandError(ValueError):
@@ -58,6 +66,7 @@ _NOT_LMTP: Final = Reply(500, "this is LMTP: begin with LHLO", enhanced="5.5.1")
 _FOREIGN: Final = Reply(500, "this is not an LMTP client", enhanced="5.5.1")
 _NOT_OFFERED: Final = Reply(502, "command not implemented", enhanced="5.5.1")
 _NO_ARGUMENT: Final = Reply(501, "this command takes no argument", enhanced="5.5.4")
+NOT_ASCII: Final = Reply(553, "the address is not ASCII: SMTPUTF8 is needed", enhanced="5.6.7")
 _CHUNK_SIZE: Final = Reply(501, "syntax: BDAT size [LAST]", enhanced="5.5.4")
 
 # RFC 5321 4.5.1, F.6 and of extensions: known, but not served here.
@@ -73,6 +82,8 @@ _HTTP: Final = frozenset(
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _VERB: Final = re.compile(r"[A-Za-z]{1,32}")
+# RFC 4422 3.1: sasl-mech; verbs and keywords are known in any case.
+_MECHANISM: Final = re.compile(r"[A-Za-z0-9_-]{1,20}")
 _LAST: Final = re.compile("last", re.IGNORECASE | re.ASCII)
 # RFC 3030 2: chunk-size is 1*DIGIT.
 _CHUNK: Final = re.compile(r"([0-9]{1,20})(?: (.*))?")
@@ -88,8 +99,8 @@ def _lhlo(argument: str, parser: "CommandParser") -> Command:
 
 
 def _mail(argument: str, parser: "CommandParser") -> Command:
-    path, rest = _path(argument, "FROM:", "MAIL")
-    if path is not None and not path.domain:
+    path, rest = _path(argument, "FROM:", "MAIL", parser.path_rules)
+    if path is not None and not path.domain and not parser.path_rules.missing_domain:
         raise CommandError(Reply(501, "the sender has no domain", enhanced="5.1.7"))
     parameters = NO_MAIL_PARAMETERS
     if rest:
@@ -97,32 +108,49 @@ def _mail(argument: str, parser: "CommandParser") -> Command:
             parameters = mail_parameters(rest, parser.extensions, parser.limits.message_size)
         except ParameterError as error:
             raise CommandError(error.reply) from None
+    # RFC 6531 3.5.
+    if not argument.isascii() and not parameters.smtputf8:
+        raise CommandError(NOT_ASCII)
     return Mail(reverse_path=path, parameters=parameters)
 
 
 def _rcpt(argument: str, parser: "CommandParser") -> Command:
-    path, rest = _path(argument, "TO:", "RCPT")
+    # RFC 6531 3.5. Whether this transaction may go beyond ASCII, only the connection knows.
+    if not argument.isascii() and Extension.SMTPUTF8 not in parser.extensions:
+        raise CommandError(NOT_ASCII)
+    path, rest = _path(argument, "TO:", "RCPT", parser.path_rules)
     if path is None:
         raise CommandError(Reply(501, "the null path is no recipient", enhanced="5.1.3"))
     # RFC 5321 4.1.1.3: only Postmaster is known without a domain.
-    if not path.domain and path.local_part.lower() != "postmaster":
+    if (
+        not path.domain
+        and path.local_part.lower() != "postmaster"
+        and not parser.path_rules.missing_domain
+    ):
         raise CommandError(Reply(501, "the recipient has no domain", enhanced="5.1.3"))
     parameters = NO_RCPT_PARAMETERS
     if rest:
         try:
-            parameters = rcpt_parameters(rest)
+            parameters = rcpt_parameters(rest, parser.extensions)
         except ParameterError as error:
             raise CommandError(error.reply) from None
     return Rcpt(recipient=Recipient(address=path, parameters=parameters))
 
 
-def _path(argument: str, keyword: str, verb: str) -> tuple[Address | None, str]:
+def _path(argument: str, keyword: str, verb: str, rules: PathRules) -> tuple[Address | None, str]:
     """The path behind `keyword`, and the parameters behind the path. Raises CommandError."""
     start = len(keyword)
     if not argument.startswith(keyword) and argument[:start].upper() != keyword:
         raise CommandError(Reply(501, f"syntax: {verb} {keyword}<address>", enhanced="5.5.4"))
+    if rules.whitespace_before_path:
+        while argument.startswith(" ", start):
+            start += 1
     try:
-        path, end = scan_path(argument, start)
+        path: Address | None
+        if rules.mailbox_for_path and not argument.startswith("<", start):
+            path, end = scan_mailbox(argument, start)
+        else:
+            path, end = scan_path(argument, start)
         if end == len(argument):
             rest = ""
         elif argument[end] == " ":
@@ -132,9 +160,6 @@ def _path(argument: str, keyword: str, verb: str) -> tuple[Address | None, str]:
     except PathError as error:
         enhanced = "5.1.7" if verb == "MAIL" else "5.1.3"
         raise CommandError(Reply(501, str(error), enhanced=enhanced)) from None
-    # RFC 6531 3.5: the client needs SMTPUTF8, which was not offered.
-    if path is not None and not argument.isascii():
-        raise CommandError(Reply(553, "the address is not ASCII", enhanced="5.6.7"))
     return path, rest
 
 
@@ -164,6 +189,40 @@ def _help(argument: str, parser: "CommandParser") -> Command:
     return Help(text=argument)
 
 
+def _auth(argument: str, parser: "CommandParser") -> Command:
+    mechanism, space, response = argument.partition(" ")
+    if _MECHANISM.fullmatch(mechanism) is None:
+        raise CommandError(Reply(501, "syntax: AUTH mechanism [response]", enhanced="5.5.4"))
+    if not space:
+        return Auth(mechanism=mechanism.upper())
+    # RFC 4954 4: "=" is an initial response without octets.
+    octets = b"" if response == "=" else decode_base64(response)
+    return Auth(mechanism=mechanism.upper(), response=octets)
+
+
+def decode_base64(text: str) -> bytes:
+    """The octets of one base64 text. Raises CommandError (RFC 4954 4: 501 5.5.2)."""
+    try:
+        return a2b_base64(text, strict_mode=True)
+    except (Base64Error, ValueError):
+        raise CommandError(Reply(501, "cannot decode base64", enhanced="5.5.2")) from None
+
+
+def _xclient(argument: str, parser: "CommandParser") -> Command:
+    return XClient(attributes=_attributes(argument, XCLIENT))
+
+
+def _xforward(argument: str, parser: "CommandParser") -> Command:
+    return XForward(attributes=_attributes(argument, XFORWARD))
+
+
+def _attributes(argument: str, known: dict[str, Callable[[str], str]]) -> Mapping[str, str | None]:
+    try:
+        return parse_attributes(argument, known)
+    except ValueError as error:
+        raise CommandError(Reply(501, str(error), enhanced="5.5.4")) from None
+
+
 def _bare(command: Command) -> _Parser:
     def parse(argument: str, parser: "CommandParser") -> Command:
         # RFC 5321 4.1.1: these commands have no arguments.
@@ -188,17 +247,32 @@ _PARSERS: Final[dict[str, tuple[Verb, _Parser]]] = {
 _EXTENSION_PARSERS: Final[dict[Extension, tuple[str, tuple[Verb, _Parser]]]] = {
     Extension.CHUNKING: ("BDAT", (Verb.BDAT, _bdat)),
     Extension.STARTTLS: ("STARTTLS", (Verb.STARTTLS, _bare(StartTls()))),
+    Extension.AUTH: ("AUTH", (Verb.AUTH, _auth)),
+    Extension.XCLIENT: ("XCLIENT", (Verb.XCLIENT, _xclient)),
+    Extension.XFORWARD: ("XFORWARD", (Verb.XFORWARD, _xforward)),
 }
 
 
 class CommandParser:
-    """Reads the command lines of a server with these limits and extensions."""
+    """Reads the command lines of a server with these limits, extensions and rules for paths."""
 
-    __slots__ = ("_parsers", "extensions", "limits")
+    __slots__ = ("_parsers", "extensions", "guarded", "limits", "path_rules")
 
-    def __init__(self, limits: Limits, extensions: frozenset[Extension]) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        extensions: frozenset[Extension],
+        path_rules: PathRules = STRICT,
+    ) -> None:
         self.limits = limits
         self.extensions = extensions
+        self.path_rules = path_rules
+        # Commands that the table alone does not decide; the others need no second look.
+        self.guarded = {Verb.BDAT, Verb.BDAT_LAST, Verb.STARTTLS, Verb.AUTH}
+        if limits.transactions is not None or Extension.REQUIRETLS in extensions:
+            self.guarded.add(Verb.MAIL)
+        if Extension.BINARYMIME in extensions:
+            self.guarded.add(Verb.DATA)
         self._parsers = dict(_PARSERS)
         for extension, (verb, parser) in _EXTENSION_PARSERS.items():
             if extension in extensions:
@@ -258,9 +332,9 @@ def encode_command(command: Command) -> bytes:
     """The octets of a command, CRLF included. The caller has checked its texts."""
     match command:
         case Mail(reverse_path=path, parameters=parameters):
-            text = f"MAIL FROM:<{path or ''}>{_encode_mail(parameters)}"
+            text = f"MAIL FROM:<{path or ''}>{encode_mail_parameters(parameters)}"
         case Rcpt(recipient=recipient):
-            text = f"RCPT TO:<{recipient.address}>{_encode_rcpt(recipient.parameters)}"
+            text = f"RCPT TO:<{recipient.address}>{encode_rcpt_parameters(recipient.parameters)}"
         case Data():
             text = "DATA"
         case Bdat(size=size, last=last):
@@ -279,19 +353,27 @@ def encode_command(command: Command) -> bytes:
             text = "QUIT"
         case StartTls():
             text = "STARTTLS"
+        case Auth(mechanism=mechanism, response=response):
+            text = f"AUTH {mechanism}"
+            if response is not None:
+                text += f" {_encode_base64(response) or '='}"
+        case AuthResponse(response=response):
+            text = "*" if response is None else _encode_base64(response)
+        case XClient(attributes=attributes):
+            text = f"XCLIENT {_encode_attributes(attributes)}"
+        case XForward(attributes=attributes):
+            text = f"XFORWARD {_encode_attributes(attributes)}"
         case _:
             assert_never(command)
     return f"{text}\r\n".encode()
 
 
-def _encode_mail(parameters: MailParameters) -> str:
-    text = ""
-    if parameters.size is not None:
-        text += f" SIZE={parameters.size}"
-    if parameters.body is not None:
-        text += f" BODY={parameters.body.value}"
-    return text
+def _encode_base64(octets: bytes) -> str:
+    return b2a_base64(octets, newline=False).decode("ascii")
 
 
-def _encode_rcpt(parameters: RcptParameters) -> str:
-    return ""
+def _encode_attributes(attributes: Mapping[str, str | None]) -> str:
+    return " ".join(
+        f"{name}={'[UNAVAILABLE]' if value is None else encode_xtext(value.encode())}"
+        for name, value in attributes.items()
+    )

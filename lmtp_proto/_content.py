@@ -30,7 +30,8 @@ class DotDecoder:
         held = self._held
         octets = held + data
         # Without a dot there is neither an end nor a stuffed line; memchr tells at once.
-        if b"." in octets:
+        dotted = b"." in octets
+        if dotted:
             end = octets.find(_END)
             if end >= 0:
                 content = octets[: end + 2].replace(_STUFFED, b"\r\n")
@@ -41,7 +42,9 @@ class DotDecoder:
         if octets[-1] in _END:
             keep = next((n for n in (4, 3, 2, 1) if octets.endswith(_END[:n])), 0)
         self._held = octets[len(octets) - keep :]
-        content = octets[: len(octets) - keep].replace(_STUFFED, b"\r\n")
+        content = octets[: len(octets) - keep]
+        if dotted:
+            content = content.replace(_STUFFED, b"\r\n")
         if not self._started and content:
             self._started = True
             content = content[2:]
@@ -62,11 +65,12 @@ class DotEncoder:
 
     def encode(self, data: bytes) -> bytes:
         """The octets to send for `data`."""
-        if not data:
-            return b""
         tail = self._tail
+        self._tail = (tail + data[-2:])[-2:]
+        # Most pieces of encoded content have no dot at all.
+        if b"." not in data:
+            return data
         octets = tail + data
-        self._tail = octets[-2:]
         return octets.replace(b"\r\n.", b"\r\n..")[len(tail) :]
 
     def finish(self) -> bytes:

@@ -4,7 +4,7 @@ A conversation is a generator that yields effects; the runtime performs each, fi
 and goes on. An effect object may be yielded many times.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol, TypeGuard, TypeVar
@@ -104,12 +104,15 @@ class Run:
             if callable(job):
                 self.succeed(job())
             elif isinstance(job, Awaitable):
+                if isinstance(job, Coroutine):
+                    job.close()
                 raise TypeError("this runtime takes no awaitable: return a callable or a future")
             else:
                 self.succeed(job.result())
-        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        except KeyboardInterrupt:
             raise
         except BaseException as error:
+            # A job that wants to end the process, or was cancelled, has failed; no more.
             self.fail(error)
 
 

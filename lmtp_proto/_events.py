@@ -4,8 +4,8 @@ Events a server reads are commands, content and the end of both; a command carri
 answer it. A client sends the same command objects and reads replies.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
@@ -121,7 +121,56 @@ class StartTls:
     """STARTTLS: a handshake follows a 220 reply (RFC 3207)."""
 
 
-Command = Lhlo | Mail | Rcpt | Data | Bdat | Rset | Noop | Vrfy | Help | Quit | StartTls
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Auth:
+    """AUTH: the client wants to prove who it is (RFC 4954 4).
+
+    `response` is the initial response, None when none was given. It may be a password: `repr()`
+    does not show it.
+    """
+
+    mechanism: str
+    response: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthResponse:
+    """The answer to a challenge, None when the client gives up (`*`)."""
+
+    response: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class XClient:
+    """XCLIENT: whom the client stands for (Postfix). None is an attribute that is not known."""
+
+    attributes: Mapping[str, str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class XForward:
+    """XFORWARD: where the message came from (Postfix). None is an attribute that is not known."""
+
+    attributes: Mapping[str, str | None]
+
+
+Command = (
+    Lhlo
+    | Mail
+    | Rcpt
+    | Data
+    | Bdat
+    | Rset
+    | Noop
+    | Vrfy
+    | Help
+    | Quit
+    | StartTls
+    | Auth
+    | AuthResponse
+    | XClient
+    | XForward
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,17 +4,21 @@ Every method may answer at once or hand back a `Job`. One that raises is answere
 `451 4.3.0` for that command or recipient, with a log line; the session goes on.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from secrets import token_urlsafe
-from typing import Protocol, TypeAlias, TypeVar, Union
+from types import MappingProxyType
+from typing import Final, Protocol, TypeAlias, TypeVar, Union
 
-from ._address import Address
+from ._address import STRICT, Address, PathRules
+from ._command import CommandParser
 from ._effects import Job
 from ._events import Mail, Recipient
+from ._extensions import STANDARD_EXTENSIONS, Extension
 from ._limits import Limits
-from ._parameters import STANDARD_EXTENSIONS, Extension
+from ._policy import INCOMING_CONTENT, ContentPolicy
 from ._reply import Reply
+from ._sasl import MECHANISMS, Credentials, Mechanism
 
 T = TypeVar("T")
 
@@ -32,6 +36,27 @@ class Settings:
     """The text behind the host name in the greeting."""
     limits: Limits = field(default_factory=Limits)
     extensions: frozenset[Extension] = STANDARD_EXTENSIONS
+    path_rules: PathRules = STRICT
+    content_policy: ContentPolicy = INCOMING_CONTENT
+    """What happens to bare CR, bare LF, NUL and long lines."""
+    auth_mechanisms: tuple[str, ...] = ("PLAIN", "LOGIN")
+    """What AUTH offers where that extension is on. PLAIN and LOGIN are for TLS and UNIX sockets
+    alone (RFC 4954 4)."""
+    keyword_arguments: Mapping[Extension, str] = field(default_factory=dict)
+    """What stands behind an extension's keyword in the LHLO reply, where it is the server's to
+    choose: `{Extension.FUTURERELEASE: "86400 2027-01-01T00:00:00Z"}` (RFC 4865 3)."""
+
+    def parser(self) -> CommandParser:
+        """A parser for the commands of all sessions with these settings."""
+        return CommandParser(self.limits, self.extensions, self.path_rules)
+
+
+# Sessions that say nothing of others share what they have not said.
+_NOTHING: Final[Mapping[str, str | None]] = MappingProxyType({})
+
+
+def _nothing() -> Mapping[str, str | None]:
+    return _NOTHING
 
 
 def _new_id() -> str:
@@ -52,6 +77,14 @@ class Session:
     """What the client called itself in LHLO, None before."""
     tls: str | None = None
     """Protocol and cipher, None without TLS."""
+    trusted: bool = False
+    """Whether the peer may speak for others, as `Handler.trusts()` said."""
+    user: str | None = None
+    """As whom the client acts since AUTH or by XCLIENT, None otherwise."""
+    xclient: Mapping[str, str | None] = field(default_factory=_nothing)
+    """What XCLIENT has said of the client."""
+    xforward: Mapping[str, str | None] = field(default_factory=_nothing)
+    """What XFORWARD has said of the message's origin."""
     transactions: int = 0
     """How many transactions have begun."""
 
@@ -114,6 +147,19 @@ class Handler:
         """A client has connected. None greets it, 220 with its own words behind the host name; a
         negative reply (421, 554) sends it away."""
         return None
+
+    def trusts(self, session: Session, /) -> bool:
+        """Whether the peer may use XCLIENT, XFORWARD and XRCPTFORWARD: nobody, unless told."""
+        return False
+
+    def mechanism(self, session: Session, name: str, /) -> Mechanism | None:
+        """A new exchange for one of `Settings.auth_mechanisms`, None for one that is not known."""
+        make = MECHANISMS.get(name)
+        return None if make is None else make()
+
+    def authenticate(self, session: Session, credentials: Credentials, /) -> Answer[Reply | None]:
+        """Judge what the client gave. None accepts it; 535 refuses (RFC 4954 6)."""
+        return Reply(535, "authentication failed", enhanced="5.7.8")
 
     def mail(self, session: Session, mail: Mail, /) -> Answer[Reply | None]:
         """MAIL came. None accepts; a reply accepts or refuses with its own words."""

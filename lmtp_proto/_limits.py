@@ -1,6 +1,10 @@
 """Every limit of a session in one frozen object, each with its source."""
 
 from dataclasses import dataclass
+from typing import Final
+
+# A year: what every runtime's timers can count.
+_LONGEST: Final = 31_536_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +23,9 @@ class Limits:
     recipients: int = 1000
     """Accepted recipients of a transaction. RFC 5321 4.5.3.1.8 wants 100 at least; the next is
     answered `452 4.5.3` (4.5.3.1.10)."""
+    transactions: int | None = None
+    """Transactions of a session; the next MAIL ends it with `421 4.5.3` (RFC 9422 5). None: any
+    number."""
     message_size: int = 268_435_456
     """Largest content. RFC 1870: declared larger it is refused at MAIL, found larger it is read to
     its end and refused for every recipient with `552 5.3.4`."""
@@ -61,5 +68,5 @@ class Limits:
             "reply_timeout",
             "final_reply_timeout",
         ):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"Limits.{name} is {getattr(self, name)}; more than 0")
+            if not 0 < getattr(self, name) < _LONGEST:
+                raise ValueError(f"Limits.{name} is {getattr(self, name)}; 0 to {_LONGEST} seconds")

@@ -4,17 +4,21 @@ The number of replies belongs to this machine: one for each command, one for eac
 recipient after the content, in RCPT order. A caller cannot send one too few or too many.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 from ._buffer import InputBuffer, LineFault
-from ._command import CommandError, CommandParser
+from ._command import NOT_ASCII, CommandError, CommandParser, decode_base64
 from ._content import DotDecoder
 from ._errors import LocalProtocolError
 from ._events import (
     NEED_DATA,
     PAUSED,
+    Auth,
+    AuthResponse,
     Bdat,
+    Command,
     ConnectionClosed,
     Content,
     EndOfChunk,
@@ -28,8 +32,10 @@ from ._events import (
     ServerEvent,
     Signal,
 )
+from ._extensions import STANDARD_EXTENSIONS, Extension
 from ._limits import Limits
-from ._parameters import STANDARD_EXTENSIONS, Extension
+from ._parameters import Body
+from ._policy import INCOMING_CONTENT, ContentPolicy, PolicyFilter
 from ._reply import Reply
 from ._state import TRANSITIONS, State, Verb
 
@@ -48,6 +54,14 @@ _SEQUENCE: Final = {
 _NESTED_MAIL: Final = Reply(503, "a transaction is open", enhanced="5.5.1")
 # RFC 2033 4.2: not the 554 of SMTP.
 _NO_RECIPIENTS: Final = Reply(503, "no valid recipients", enhanced="5.5.1")
+_AUTHENTICATED: Final = Reply(503, "already authenticated", enhanced="5.5.1")
+# RFC 3030 3: content with octets of any kind only comes by BDAT.
+_BINARY: Final = Reply(503, "BODY=BINARYMIME needs BDAT", enhanced="5.5.1")
+_RESPONSE_TOO_LONG: Final = Reply(500, "authentication response too long", enhanced="5.5.6")
+# RFC 9422 4: the number that LIMITS says is kept.
+_TOO_MANY_TRANSACTIONS: Final = Reply(421, "too many messages in one session", enhanced="4.5.3")
+# RFC 8689 4.1: it is offered, and means something, under TLS alone.
+_NOT_UNDER_TLS: Final = Reply(555, "REQUIRETLS needs TLS", enhanced="5.5.4")
 _UNDER_TLS: Final = Reply(503, "TLS is active", enhanced="5.5.1")
 # RFC 5321 4.5.3.1.10.
 _TOO_MANY_RECIPIENTS: Final = Reply(452, "too many recipients", enhanced="4.5.3")
@@ -58,12 +72,28 @@ _DATA: Final = State.DATA
 _CLOSED: Final = State.CLOSED
 _TLS: Final = State.TLS
 _STATUS: Final = State.STATUS
+_NO_WORDS: Final[Mapping[Extension, str]] = MappingProxyType({})
+# RFC 3030 3 and RFC 6531 3.1: the one means nothing without the other.
+_NEEDS: Final = {
+    Extension.BINARYMIME: Extension.CHUNKING,
+    Extension.SMTPUTF8: Extension.EIGHTBITMIME,
+}
+_WITH_WORDS: Final = frozenset(
+    {
+        Extension.AUTH,
+        Extension.FUTURERELEASE,
+        Extension.XCLIENT,
+        Extension.XFORWARD,
+        Extension.XRCPTFORWARD,
+    }
+)
 # States that command lines are read in and that entering changes nothing else.
 _PLAIN: Final = frozenset({State.REFUSED, State.MAIL, State.RCPT, State.CHUNK, State.BROKEN})
 _RCPT: Final = Verb.RCPT
 _END: Final = Verb.END
 _SETTLED: Final = Verb.SETTLED
-_GUARDED: Final = frozenset({Verb.BDAT, Verb.BDAT_LAST, Verb.STARTTLS})
+# RFC 4954 4: the longest line of an exchange.
+_RESPONSE_LINE: Final = 12288
 
 _TOO_MUCH: Final = Reply(421, "too much refused content", enhanced="4.7.0")
 
@@ -77,23 +107,27 @@ class ServerConnection:
 
     __slots__ = (
         "_answers",
+        "_authenticated",
         "_chunk",
         "_chunk_left",
         "_decoder",
         "_ending",
         "_eof",
+        "_filter",
         "_flow",
         "_input",
         "_most",
         "_owed",
         "_owed_event",
         "_parser",
+        "_policy",
         "_recipients",
         "_refusal",
         "_size",
         "_skip",
         "_tls",
         "_told",
+        "_transactions",
         "mail",
         "state",
     )
@@ -104,13 +138,19 @@ class ServerConnection:
         limits: Limits | None = None,
         extensions: frozenset[Extension] = STANDARD_EXTENSIONS,
         parser: CommandParser | None = None,
+        content_policy: ContentPolicy = INCOMING_CONTENT,
     ) -> None:
-        """`parser` may be shared by all connections that have the same limits and extensions."""
+        """`parser` may be shared by all connections that have the same limits and extensions.
+
+        `content_policy` is for text: what comes by BDAT with BODY=BINARYMIME stays as it is.
+        """
         self._parser = parser or CommandParser(limits or Limits(), extensions)
         self._most = self._parser.limits.message_size
         self._input = InputBuffer()
         self._eof = False
         self._tls = False
+        self._authenticated = False
+        self._transactions = 0
         self.state = State.CONNECTED
         """Where the session stands; read-only."""
         self.mail: Mail | None = None
@@ -126,6 +166,9 @@ class ServerConnection:
         self._chunk: Bdat | None = None
         self._chunk_left = 0
         self._decoder: DotDecoder | None = None
+        # None where all content is kept as it comes.
+        self._policy = None if content_policy.keeps_all else content_policy
+        self._filter: PolicyFilter | None = None
         self._size = 0
         self._refusal: Reply | None = None
         # Of state STATUS: what each recipient is told, and how many have been told.
@@ -157,21 +200,45 @@ class ServerConnection:
         return [recipient for recipient, wire in self._answers.items() if wire is None]
 
     @property
+    def authenticated(self) -> bool:
+        """Whether AUTH has succeeded since the session began (anew)."""
+        return self._authenticated
+
+    @property
     def content_flows(self) -> bool:
         """Whether the next octets are content."""
         return self._decoder is not None or self._chunk is not None or self._skip > 0
 
-    def keywords(self) -> list[str]:
-        """The lines of the LHLO reply behind the host name (RFC 5321 4.1.1.1)."""
+    def keywords(self, words: Mapping[Extension, str] = _NO_WORDS) -> list[str]:
+        """The lines of the LHLO reply behind the host name (RFC 5321 4.1.1.1).
+
+        `words` are what stands behind a keyword. AUTH, XCLIENT, XFORWARD, XRCPTFORWARD and
+        FUTURERELEASE are said only with theirs: they mean nothing, or are not for every client.
+        """
+        limits = self._parser.limits
         lines = []
         for extension in Extension:
             if extension not in self._parser.extensions:
                 continue
+            argument = words.get(extension, "")
+            if extension in _WITH_WORDS and extension not in words:
+                continue
+            needed = _NEEDS.get(extension)
+            if needed is not None and needed not in self._parser.extensions:
+                continue
             if extension is Extension.SIZE:
-                lines.append(f"SIZE {self.limits.message_size}")
-            # RFC 3207 4.2: not under TLS.
-            elif extension is not Extension.STARTTLS or not self._tls:
-                lines.append(extension.value)
+                argument = str(limits.message_size)
+            elif extension is Extension.LIMITS:
+                # RFC 9422 4: what is said is what is kept.
+                argument = f"RCPTMAX={limits.recipients}"
+                if limits.transactions is not None:
+                    argument = f"MAILMAX={limits.transactions} {argument}"
+            # RFC 3207 4.2: not under TLS. RFC 8689 3: only under TLS.
+            elif (extension is Extension.STARTTLS and self._tls) or (
+                extension is Extension.REQUIRETLS and not self._tls
+            ):
+                continue
+            lines.append(f"{extension.value} {argument}".rstrip(" "))
         return lines
 
     def receive_data(self, data: bytes) -> None:
@@ -208,14 +275,60 @@ class ServerConnection:
         if verb is _RCPT:
             if len(self._recipients) >= self._parser.limits.recipients:
                 return self._fault(line, _TOO_MANY_RECIPIENTS)
-        elif verb in _GUARDED:
+            # RFC 6531 3.5: MAIL said whether the transaction may go beyond ASCII.
+            if not line.isascii() and not (self.mail and self.mail.parameters.smtputf8):
+                return self._fault(line, NOT_ASCII)
+        elif verb in self._parser.guarded:
             if isinstance(command, Bdat):
                 return self._begin_chunk(command)
-            if self._tls:
-                return self._fault(line, _UNDER_TLS)
+            reply = self._forbidden(verb, command)
+            if reply is not None:
+                return self._fault(line, reply, fatal=reply.code == 421)
         self._owed = verb
         self._owed_event = command
         return command
+
+    def _forbidden(self, verb: Verb, command: Command) -> Reply | None:
+        """Why a command cannot be served although the table allows it, None if it can."""
+        if isinstance(command, Mail):
+            if command.parameters.require_tls and not self._tls:
+                return _NOT_UNDER_TLS
+            most = self._parser.limits.transactions
+            if most is not None and self._transactions >= most:
+                return _TOO_MANY_TRANSACTIONS
+        elif verb is Verb.DATA:
+            if self._is_binary:
+                return _BINARY
+        elif verb is Verb.STARTTLS:
+            if self._tls:
+                return _UNDER_TLS
+        elif self._authenticated:
+            return _AUTHENTICATED
+        return None
+
+    def _read_response(self) -> ServerEvent | Signal:
+        """A line of an authentication exchange, which is no command."""
+        line = self._input.next_line(_RESPONSE_LINE)
+        if line is None:
+            return self._wait()
+        if not isinstance(line, bytes):
+            self._enter(TRANSITIONS[self.state, Verb.RESPONSE].refused)
+            return self._fault(
+                b"",
+                _RESPONSE_TOO_LONG if line is LineFault.TOO_LONG else _LINE_FAULTS[line],
+                fatal=line is LineFault.TLS,
+            )
+        response = None
+        if line != b"*":
+            try:
+                response = decode_base64(line.decode("latin-1"))
+            except CommandError as error:
+                self._enter(TRANSITIONS[self.state, Verb.RESPONSE].refused)
+                # The line may hold a password: it is not shown.
+                return self._fault(b"", error.reply)
+        self._owed = Verb.RESPONSE
+        self._owed_event = AuthResponse(response=response)
+        return self._owed_event
 
     def _wait(self) -> ServerEvent | Signal:
         """More octets are needed: do any come?"""
@@ -287,6 +400,8 @@ class ServerConnection:
             self._refuse_size()
         if self._refusal is not None and self._size + command.size > self._patience:
             return self._too_much()
+        if self.state is State.RCPT and not self._is_binary:
+            self._begin_filter()
         self._chunk = command
         self._chunk_left = command.size
         self._flow = self._content_by_chunk
@@ -303,6 +418,11 @@ class ServerConnection:
             event = self._content(data)
             if event is not None:
                 return event
+        if chunk.last and self._filter is not None and self._refusal is None:
+            # Nothing is held back any more when the rest has been told.
+            event = self._permitted(self._filter.finish())
+            if event is not None:
+                return event
         self._chunk = None
         if chunk.last:
             return self._end_of_content(Verb.BDAT_LAST)
@@ -316,15 +436,34 @@ class ServerConnection:
         self._size += len(data)
         if self._refusal is None:
             beyond = self._size - self._most
-            if beyond <= 0:
+            if beyond <= 0 and self._filter is None:
                 return Content(data=data)
-            # RFC 1870 6.3: it is read to its end and refused then.
-            self._refuse_size()
-            if beyond < len(data):
+            if beyond > 0:
+                data = data[:-beyond]
+            event = self._permitted(data if self._filter is None else self._filter.feed(data))
+            if beyond > 0:
+                # RFC 1870 6.3: it is read to its end and refused then.
+                self._refuse_size()
+            if event is not None:
                 if self._size > self._patience:
                     self._flow = self._too_much
-                return Content(data=data[:-beyond])
+                return event
         return self._too_much() if self._size > self._patience else None
+
+    def _permitted(self, data: bytes) -> Content | None:
+        """The event for what the policy lets through; sees whether it refuses the rest."""
+        if self._filter is not None:
+            self._refusal = self._filter.refusal
+        return Content(data=data) if data else None
+
+    def _begin_filter(self) -> None:
+        if self._policy is not None:
+            self._filter = PolicyFilter(self._policy)
+
+    @property
+    def _is_binary(self) -> bool:
+        """Whether the content is no text, but any octets (RFC 3030 3)."""
+        return self.mail is not None and self.mail.parameters.body is Body.BINARYMIME
 
     @property
     def _patience(self) -> int:
@@ -402,7 +541,12 @@ class ServerConnection:
                 self._recipients.append(event.recipient)
             elif isinstance(event, Mail):
                 self.mail = event
+                self._transactions += 1
+            elif isinstance(event, Auth | AuthResponse):
+                self._authenticated = code != 334
             state = step.accepted
+            if code == 334 and step.challenged is not None:
+                state = step.challenged
         elif code == 421:
             self._shut()
             return answer.wire
@@ -453,13 +597,19 @@ class ServerConnection:
         self.state = state
         if state is _READY or state is _GREETED:
             self._flow = None
+            if state is _GREETED:
+                # RFC 3207 4.2 and XCLIENT: nothing the client has said before counts.
+                self._authenticated = False
             if self.mail is not None:
                 self._forget_transaction()
         elif state is _DATA:
             self._decoder = DotDecoder()
+            self._begin_filter()
             self._flow = self._content_by_dot
         elif state is _STATUS:
             self._flow = _pause
+        elif state is State.EXCHANGE:
+            self._flow = self._read_response
         elif state is _TLS:
             # RFC 3207 4.2 and CVE-2011-0411: what was sent in the clear behind STARTTLS may be
             # another's; it is never executed.
@@ -476,6 +626,7 @@ class ServerConnection:
     def _forget_transaction(self) -> None:
         self.mail = None
         self._recipients = []
+        self._filter = None
         self._size = 0
         self._refusal = None
         self._answers = _NO_ANSWERS
@@ -530,6 +681,9 @@ _REPLY_CODE: Final = {
     Verb.CONNECT: 220,
     Verb.DATA: 354,
     Verb.STARTTLS: 220,
+    Verb.XCLIENT: 220,
+    Verb.AUTH: 235,
+    Verb.RESPONSE: 235,
     Verb.QUIT: 221,
 }
 
@@ -537,6 +691,10 @@ _REPLY_CODE: Final = {
 def _check_code(verb: Verb, reply: Reply) -> None:
     """Raise LocalProtocolError for a positive code that means something else after `verb`."""
     if not reply.accepted:
+        return
+    if verb is Verb.AUTH or verb is Verb.RESPONSE:
+        if reply.code not in (235, 334):
+            raise LocalProtocolError(f"{reply.code} does not answer AUTH; 235 and 334 do")
         return
     wanted = _REPLY_CODE.get(verb)
     if wanted is None:

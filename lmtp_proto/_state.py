@@ -4,7 +4,8 @@ A session is in one `State`. A command, named by its `Verb`, is legal when `TRAN
 for the pair; the missing cell is `503 5.5.1`. The reply decides where the session goes: a 2xx or
 3xx takes `Step.accepted`, a 4xx or 5xx takes `Step.refused`. Moves that no command causes - the
 greeting, the end of content, the last status, the finished TLS handshake - are verbs too
-(`CONNECT`, `END`, `SETTLED`, `SECURED`), so that no move is made outside this table. The server
+(`CONNECT`, `END`, `SETTLED`, `SECURED`), so that no move is made outside this table. A challenge
+(334) takes `Step.challenged`, to a state in which lines are answers to it (`RESPONSE`). The server
 walks it as it answers, the client as it reads the answers.
 
 READY and GREETED know no transaction: whoever enters them forgets sender and recipients.
@@ -30,12 +31,13 @@ class State(Enum):
     CHUNK = "between two chunks of a BDAT transaction"
     BROKEN = "a chunk was refused: the transaction can only be reset"
     STATUS = "one reply is owed for each accepted recipient"
+    EXCHANGE = "the answer to a challenge is awaited"
     TLS = "the TLS handshake is awaited"
     CLOSED = "nothing more is said"
 
 
 class Verb(Enum):
-    """A command, or a move that no command causes (the last four)."""
+    """A command, or a move that no command causes (the last five)."""
 
     __hash__ = object.__hash__
 
@@ -51,6 +53,10 @@ class Verb(Enum):
     HELP = "HELP"
     QUIT = "QUIT"
     STARTTLS = "STARTTLS"
+    AUTH = "AUTH"
+    XCLIENT = "XCLIENT"
+    XFORWARD = "XFORWARD"
+    RESPONSE = "the answer to a challenge"
     CONNECT = "the greeting"
     END = "the end of content"
     SETTLED = "the last status"
@@ -58,10 +64,14 @@ class Verb(Enum):
 
 
 class Step(NamedTuple):
-    """Where a verb leads: `accepted` on 2xx and 3xx, `refused` on 4xx and 5xx."""
+    """Where a verb leads: `accepted` on 2xx and 354, `refused` on 4xx and 5xx.
+
+    `challenged` is where 334 leads, None where no challenge can follow.
+    """
 
     accepted: State
     refused: State
+    challenged: State | None = None
 
 
 _S = State
@@ -93,6 +103,13 @@ TRANSITIONS: Final[dict[tuple[State, Verb], Step]] = {
     (_S.CHUNK, _V.BDAT_LAST): Step(_S.STATUS, _S.STATUS),
     # RFC 2033 4.2: the transaction ends with the last recipient's reply.
     (_S.STATUS, _V.SETTLED): Step(_S.READY, _S.READY),
+    # RFC 4954 4: not in a transaction; a challenge is answered, and that may be challenged again.
+    (_S.READY, _V.AUTH): Step(_S.READY, _S.READY, _S.EXCHANGE),
+    (_S.EXCHANGE, _V.RESPONSE): Step(_S.READY, _S.READY, _S.EXCHANGE),
+    # Postfix XCLIENT: the session begins anew, with the greeting as its reply.
+    (_S.GREETED, _V.XCLIENT): Step(_S.GREETED, _S.GREETED),
+    (_S.READY, _V.XCLIENT): Step(_S.GREETED, _S.READY),
+    (_S.READY, _V.XFORWARD): Step(_S.READY, _S.READY),
     # RFC 3207 4.2: after the handshake both sides know nothing but the greeting.
     (_S.TLS, _V.SECURED): Step(_S.GREETED, _S.CLOSED),
     # RFC 5321 4.1.4: a LHLO or RSET amid a transaction drops it; a refused LHLO changes nothing.

@@ -2,17 +2,25 @@
 
 Generators of effects, as the server's conversation is, so that a client runs on every runtime. A
 recipient always gets a reply: where the server gave none, a 4xx says why (RFC 3463 4.4.2, 4.4.1).
+
+A content goes by BDAT where the server offers CHUNKING, as Exim does it: octets arrive as they are,
+with nothing to stuff and no line end that two sides could read in two ways. No chunk is said before
+each RCPT has its reply: it costs no round trip beside DATA, which has to wait for 354, and content
+for which nobody was accepted is not sent, which some servers would take for commands. For the same
+reason, and because servers differ in how often they answer it, BDAT LAST is said when every chunk
+before it was accepted.
 """
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ._address import Address
-from ._client import ClientConnection, ClientEvent, RecipientReplied, Replied
+from ._client import ClientConnection, ClientEvent, Dialect, RecipientReplied, Replied
 from ._effects import Effect, Receive, Run, Send, Wait, is_job
-from ._errors import RemoteProtocolError
+from ._errors import LocalProtocolError, RemoteProtocolError
 from ._events import (
+    Bdat,
     Command,
     ConnectionClosed,
     Data,
@@ -26,13 +34,20 @@ from ._events import (
 )
 from ._handler import Answer
 from ._limits import Limits
-from ._parameters import Body, MailParameters
+from ._parameters import NO_MAIL_PARAMETERS, Body, MailParameters
+from ._policy import OUTGOING_CONTENT, ContentPolicy, PolicyFilter
 from ._reply import Reply
-from ._state import State
+from ._state import State, Verb
 
 _LOST: Final = Reply(451, "the connection was lost", enhanced="4.4.2")
 _TIMED_OUT: Final = Reply(451, "the server did not answer in time", enhanced="4.4.2")
 _NOT_UNDERSTOOD: Final = Reply(451, "the server broke the protocol", enhanced="4.5.0")
+_ABANDONED: Final = Reply(451, "the client gave up amid its conversation", enhanced="4.3.0")
+_ANSWERED_EARLY: Final = Reply(
+    451, "the server answered before the content was complete", enhanced="4.4.2"
+)
+
+_CHUNK_SIZE: Final = 262_144
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +56,56 @@ class Result:
 
     recipient: Recipient
     reply: Reply
+    verb: Verb | None = None
+    """What `reply` answered: MAIL, RCPT, DATA (no 354), BDAT (a chunk), END (the content). None:
+    the session ended before there was a reply."""
+
+
+class _Content:
+    """A content as it is to be sent, in blocks of no more than `block_size` octets.
+
+    The policy is carried out here, where the octets of a chunk are not counted yet. None is for
+    what is no text.
+    """
+
+    __slots__ = ("_block_size", "_filter", "_over", "_piece", "_position", "_read")
+
+    def __init__(
+        self, read: Callable[[], Answer[bytes]], block_size: int, policy: ContentPolicy | None
+    ) -> None:
+        self._read = read
+        self._block_size = block_size
+        self._filter = None if policy is None else PolicyFilter(policy)
+        self._over = False
+        # What was read last, and how much of it is used.
+        self._piece = b""
+        self._position = 0
+
+    def next_block(self) -> Generator[Effect, None, bytes]:
+        """The next octets, `b""` at the end."""
+        while self._position >= len(self._piece) and not self._over:
+            yield from self._next_piece()
+        start = self._position
+        self._position = start + self._block_size
+        return self._piece[start : self._position]
+
+    def _next_piece(self) -> Generator[Effect, None, None]:
+        answer: object = self._read()
+        if is_job(answer):
+            run = Run(answer)
+            yield run
+            if not run.done:
+                yield Wait(run)
+            answer = run.outcome()
+        if not isinstance(answer, bytes):
+            raise TypeError(f"read() gave {answer!r}: octets are awaited")
+        self._over = not answer
+        if self._filter is not None:
+            answer = self._filter.feed(answer) if answer else self._filter.finish()
+            if self._filter.refusal is not None:
+                raise LocalProtocolError(f"the content policy says {self._filter.refusal}")
+        self._piece = answer
+        self._position = 0
 
 
 class Submission:
@@ -48,14 +113,22 @@ class Submission:
 
     Each is a generator of effects that the runtime performs to its end. `failure` tells what ended
     the session early: a RemoteProtocolError, or None while all is well or the connection was lost.
+
+    A `Receive` whose deadline has come is a look: the runtime gives the octets that are there, or
+    `Interrupt.TIMEOUT` at once.
     """
 
     __slots__ = (
+        "_block_size",
+        "_chunk_size",
         "_clock",
         "_connection",
+        "_content_policy",
+        "_dialect",
         "_domain",
         "_ended",
         "_final",
+        "_goodbye",
         "_limits",
         "_receive",
         "_send",
@@ -68,15 +141,31 @@ class Submission:
         *,
         clock: Callable[[], float],
         limits: Limits | None = None,
+        dialect: Dialect = Dialect.LMTP,
+        chunk_size: int = _CHUNK_SIZE,
+        content_policy: ContentPolicy = OUTGOING_CONTENT,
     ) -> None:
-        """`domain` is the client's name for LHLO. `clock` gives seconds that never go back."""
+        """`domain` is the client's name for LHLO. `clock` gives seconds that never go back.
+
+        `chunk_size` is the most octets of a BDAT chunk; 0 sends every content by DATA, as Postfix
+        does. `content_policy` is for every content but those with BODY=BINARYMIME.
+        """
         self._limits = limits or Limits()
-        self._connection = ClientConnection(limits=self._limits)
+        # The content is seen to before it gets there.
+        self._connection = ClientConnection(
+            limits=self._limits, dialect=dialect, content_policy=ContentPolicy()
+        )
+        self._content_policy = content_policy
+        self._dialect = dialect
         self._domain = domain
         self._clock = clock
+        self._chunk_size = chunk_size
+        self._block_size = chunk_size or _CHUNK_SIZE
         # Why no more can be said: the reply for whoever has none.
         self._ended: Reply | None = None
-        self._final: dict[Recipient, Reply] = {}
+        # A 421 after which replies to other recipients may still come.
+        self._goodbye: Reply | None = None
+        self._final: dict[Recipient, Result] = {}
         self._receive = Receive()
         self._send = Send()
         self.failure: RemoteProtocolError | None = None
@@ -86,13 +175,43 @@ class Submission:
         """What the server offers: keyword in upper case to its parameters."""
         return self._connection.keywords
 
+    @property
+    def usable(self) -> bool:
+        """Whether more can be said. If not, the connection is to be closed without delay."""
+        return self._ended is None
+
     def open(self) -> Generator[Effect, None, Reply]:
         """Read the greeting and say LHLO; the reply that decided, positive if all is well."""
-        greeting = yield from self._await_reply(None)
+        greeting = yield from self.read_greeting()
         if not greeting.accepted:
             return self._end(greeting)
-        reply = yield from self._say(Lhlo(domain=self._domain))
+        reply = yield from self.hello()
         return reply if reply.accepted else self._end(reply)
+
+    def read_greeting(self) -> Generator[Effect, None, Reply]:
+        """The server's first reply."""
+        return (yield from self._await_reply())
+
+    def hello(self, domain: str | None = None) -> Generator[Effect, None, Reply]:
+        """Say LHLO, or EHLO and, where that is refused for good, HELO (RFC 5321 3.2).
+
+        `domain` None is the one that was given at first.
+        """
+        command = Lhlo(domain=domain or self._domain)
+        reply = yield from self.say(command)
+        if reply.code >= 500 and self._dialect is Dialect.SMTP:
+            reply = yield from self.say(command)
+        return reply
+
+    def say(self, command: Command) -> Generator[Effect, None, Reply]:
+        """Say one command between two messages, such as NOOP; its reply, or why there is none.
+
+        Raises LocalProtocolError as `ClientConnection.send()` does.
+        """
+        yield from self._catch_up()
+        if self.usable:
+            yield from self._put([command])
+        return (yield from self._await_reply())
 
     def submit(
         self,
@@ -102,103 +221,283 @@ class Submission:
         *,
         size: int | None = None,
         body: Body | None = None,
+        parameters: MailParameters = NO_MAIL_PARAMETERS,
     ) -> Generator[Effect, None, list[Result]]:
         """Send one message; a result for each recipient, in the order given.
 
-        `read()` gives the next octets of the content, `b""` at its end; its lines end in CRLF.
-        `size` and `body` are declared where the server offers SIZE and 8BITMIME. Raises what
-        `read()` raises; the message is then incomplete, and the connection can only be closed.
+        `read()` gives the next octets of the content, `b""` at its end. `size` and `body` are
+        declared where the server offers SIZE and 8BITMIME; `parameters` and those of the recipients
+        go as they are. Raises LocalProtocolError, before anything is sent, where they or an address
+        need an extension that the server does not offer, and for the same `Recipient` object given
+        twice. Raises what `read()` raises, and LocalProtocolError for a content that the policy
+        refuses: the message is then incomplete and `usable` becomes False, so that the server never
+        gets the end of it.
         """
+        if len(set(recipients)) != len(recipients):
+            raise LocalProtocolError("each recipient needs an object of its own")
         self._final = {}
-        if self._ended is None:
-            yield from self._transact(
-                Mail(
-                    reverse_path=reverse_path,
-                    parameters=MailParameters(
-                        size=size if "SIZE" in self.keywords else None,
-                        body=body if "8BITMIME" in self.keywords else None,
-                    ),
-                ),
-                recipients,
-                read,
-            )
+        yield from self._catch_up()
+        if recipients and self.usable:
+            yield from self._begin(reverse_path, recipients, read, size, body, parameters)
         rest = self._ended or _LOST
         return [
-            Result(recipient=recipient, reply=self._final.get(recipient, rest))
+            self._final.get(recipient) or Result(recipient=recipient, reply=rest)
             for recipient in recipients
         ]
 
-    def close(self) -> Generator[Effect, None, None]:
-        """Say QUIT and wait for the server's leave."""
-        if self._ended is None:
-            yield from self._say(Quit())
-            self._ended = _LOST
+    def close(self) -> Generator[Effect, None, Reply]:
+        """Say QUIT and wait for the server's leave: its reply, or why there is none."""
+        if self._ended is not None:
+            return self._ended
+        reply = yield from self.say(Quit())
+        self._end(_LOST)
+        return reply
+
+    def _begin(
+        self,
+        reverse_path: Address | None,
+        recipients: Sequence[Recipient],
+        read: Callable[[], Answer[bytes]],
+        size: int | None,
+        body: Body | None,
+        parameters: MailParameters,
+    ) -> Generator[Effect, None, None]:
+        keywords = self.keywords
+        if size is not None and "SIZE" in keywords:
+            parameters = replace(parameters, size=size)
+        if body is not None and ("8BITMIME" in keywords or body is Body.BINARYMIME):
+            parameters = replace(parameters, body=body)
+        chunked = bool(self._chunk_size) and "CHUNKING" in keywords
+        if parameters.body is Body.BINARYMIME and not chunked:
+            raise LocalProtocolError("BODY=BINARYMIME goes with BDAT alone (RFC 3030 3)")
+        mail = Mail(reverse_path=reverse_path, parameters=parameters)
+        self._connection.check_recipients(mail, recipients)
+        binary = parameters.body is Body.BINARYMIME
+        content = _Content(read, self._block_size, None if binary else self._content_policy)
+        try:
+            said = self._connection.send(mail)
+        except RemoteProtocolError as error:
+            self._fail(error)
+            return
+        try:
+            yield from self._transact(said, recipients, content, chunked)
+        except BaseException:
+            # The runtime closes the connection amid the content: nobody takes it for complete.
+            self._end(_ABANDONED)
+            raise
 
     def _transact(
-        self, mail: Mail, recipients: Sequence[Recipient], read: Callable[[], Answer[bytes]]
+        self,
+        said: bytes,
+        recipients: Sequence[Recipient],
+        content: _Content,
+        chunked: bool,
     ) -> Generator[Effect, None, None]:
+        """All behind MAIL, whose octets `said` are still to be written."""
         connection = self._connection
-        commands: list[Command] = [mail, *(Rcpt(recipient=r) for r in recipients), Data()]
+        commands: list[Command] = [Rcpt(recipient=recipient) for recipient in recipients]
+        if not chunked:
+            commands.append(Data())
         # One flight where it may be, in windows that cannot fill both sides' buffers.
-        window = self._limits.window if "PIPELINING" in self.keywords else 1
+        window = self._window
+        # MAIL is the first command of the first flight.
+        first, last = 0, window - 1
         start_of_content: Reply | None = None
-        for first in range(0, len(commands), window):
-            flight = commands[first : first + window]
+        while last <= 0 or first < len(commands):
+            flight = commands[first:last]
             if flight == [Data()] and not connection.accepted:
                 break
-            yield from self._write(b"".join(map(connection.send, flight)))
-            for command in flight:
-                reply = yield from self._await_reply(command)
-                if self._ended is not None:
+            yield from self._put(flight, before=said)
+            while connection.in_flight:
+                event = yield from self._await_event(self._limits.reply_timeout)
+                if not isinstance(event, Replied):
                     return
-                if isinstance(command, Mail) and not reply.accepted:
-                    self._final = dict.fromkeys(recipients, reply)
-                elif isinstance(command, Rcpt) and not reply.accepted:
-                    self._final.setdefault(command.recipient, reply)
-                elif isinstance(command, Data):
-                    start_of_content = reply
+                if event.reply.code == 421:
+                    self._end(event.reply)
+                    return
+                if isinstance(event.command, Data):
+                    start_of_content = event.reply
+                else:
+                    self._note_envelope(event, recipients)
             if connection.state is State.READY:
+                # MAIL was refused.
                 return
-        if start_of_content is None or not start_of_content.accepted:
-            for recipient in connection.accepted:
-                self._final[recipient] = start_of_content or _LOST
-            yield from self._say(Rset())
+            said = b""
+            first, last = last, last + window
+        if start_of_content is not None and start_of_content.accepted:
+            yield from self._send_content(content)
+        elif chunked and connection.accepted:
+            yield from self._send_chunks(content)
+        else:
+            if start_of_content is not None:
+                self._note_all(start_of_content, Verb.DATA)
+            yield from self._reset()
+
+    @property
+    def _window(self) -> int:
+        """How many commands go in one flight."""
+        return self._limits.window if "PIPELINING" in self.keywords else 1
+
+    def _note_envelope(self, event: Replied, recipients: Sequence[Recipient]) -> None:
+        """Keep the reply to MAIL or RCPT where it is the last word on a recipient."""
+        reply = event.reply
+        if reply.accepted:
             return
-        yield from self._send_content(read)
-        while connection.owed and self._ended is None:
-            event = yield from self._await_event(self._limits.final_reply_timeout)
-            if isinstance(event, RecipientReplied):
-                self._final[event.recipient] = event.reply
+        command = event.command
+        if isinstance(command, Mail):
+            self._final = {
+                each: Result(recipient=each, reply=reply, verb=Verb.MAIL) for each in recipients
+            }
+        # Behind a refused MAIL it is not RCPT that is refused.
+        elif isinstance(command, Rcpt) and command.recipient not in self._final:
+            self._note(command.recipient, reply, Verb.RCPT)
 
-    def _send_content(self, read: Callable[[], Answer[bytes]]) -> Generator[Effect, None, None]:
+    def _note(self, recipient: Recipient, reply: Reply, verb: Verb) -> None:
+        self._final[recipient] = Result(recipient=recipient, reply=reply, verb=verb)
+
+    def _note_all(self, reply: Reply, verb: Verb) -> None:
+        """`reply` is the last word on all accepted recipients."""
+        for recipient in self._connection.accepted:
+            self._note(recipient, reply, verb)
+
+    def _reset(self) -> Generator[Effect, None, None]:
+        """Drop the transaction."""
+        yield from self._put([Rset()])
+        yield from self._await_reply()
+
+    def _send_content(self, content: _Content) -> Generator[Effect, None, None]:
+        """The content behind 354, and the replies to it."""
         connection = self._connection
-        while True:
-            answer: object = read()
-            if is_job(answer):
-                run = Run(answer)
-                yield run
-                if not run.done:
-                    yield Wait(run)
-                answer = run.outcome()
-            if not isinstance(answer, bytes):
-                raise TypeError(f"read() gave {answer!r}: octets are awaited")
-            if not answer:
+        octets = b""
+        # SMTP says 354 to nobody too: a dot alone ends that (RFC 2920 3.1).
+        while connection.accepted:
+            block = yield from content.next_block()
+            if not block:
                 break
-            yield from self._write(connection.send_content(answer))
-        yield from self._write(connection.end_content())
+            if octets:
+                yield from self._write(octets)
+                event = yield from self._look()
+                if event is not None or not self.usable:
+                    yield from self._take_early_replies(event)
+                    return
+            octets = connection.send_content(block)
+        yield from self._write(octets + connection.end_content())
+        yield from self._await_finals()
 
-    def _say(self, command: Command) -> Generator[Effect, None, Reply]:
-        yield from self._write(self._connection.send(command))
-        return (yield from self._await_reply(command))
+    def _take_early_replies(self, event: ClientEvent | None) -> Generator[Effect, None, None]:
+        """The server has answered amid the content: keep what it has said, send no more."""
+        while event is not None:
+            self._note_final(event)
+            if isinstance(event, Replied):
+                # 421: what stands behind it means nothing.
+                break
+            event = yield from self._look()
+        self._end(self._goodbye or _ANSWERED_EARLY)
+
+    def _send_chunks(self, content: _Content) -> Generator[Effect, None, None]:
+        """The content by BDAT, and the replies to it."""
+        held: list[bytes] = []
+        size = 0
+        refusal: Reply | None = None
+        while block := (yield from content.next_block()):
+            if held and size + len(block) > self._chunk_size:
+                yield from self._put([Bdat(size=size)], content=held)
+                refusal = yield from self._read_chunk_replies(self._window - 1)
+                if refusal is not None or not self.usable:
+                    break
+                held = []
+                size = 0
+            held.append(block)
+            size += len(block)
+        later = yield from self._read_chunk_replies(0)
+        refusal = refusal or later
+        if not self.usable:
+            return
+        if refusal is not None:
+            self._note_all(refusal, Verb.BDAT)
+            yield from self._reset()
+            return
+        yield from self._put([Bdat(size=size, last=True)], content=held)
+        yield from self._await_finals()
+
+    def _read_chunk_replies(self, most: int) -> Generator[Effect, None, Reply | None]:
+        """Read replies to chunks: those that are there, and until `most` are owed at most.
+
+        Gives the first one that refuses.
+        """
+        connection = self._connection
+        refusal: Reply | None = None
+        while connection.in_flight and self.usable:
+            if connection.in_flight > most:
+                event = yield from self._await_event(self._limits.reply_timeout)
+            else:
+                event = yield from self._look()
+            if not isinstance(event, Replied):
+                break
+            if event.reply.code == 421:
+                self._end(event.reply)
+            elif refusal is None and not event.reply.accepted:
+                refusal = event.reply
+        return refusal
+
+    def _await_finals(self) -> Generator[Effect, None, None]:
+        """Read the replies to the content."""
+        connection = self._connection
+        while connection.owed or connection.in_flight:
+            event = yield from self._await_event(self._limits.final_reply_timeout)
+            if event is None:
+                return
+            self._note_final(event)
+        if self._goodbye is not None:
+            self._end(self._goodbye)
+        else:
+            # A reply too many is not the answer to what is said next.
+            self._check_silence()
+
+    def _note_final(self, event: ClientEvent) -> None:
+        if isinstance(event, RecipientReplied):
+            self._note(event.recipient, event.reply, Verb.END)
+            if event.reply.code == 421:
+                self._goodbye = event.reply
+        elif isinstance(event, Replied) and event.reply.code == 421:
+            self._goodbye = event.reply
+
+    def _put(
+        self, commands: Sequence[Command], *, before: bytes = b"", content: Sequence[bytes] = ()
+    ) -> Generator[Effect, None, None]:
+        """Say `commands`, the last of them with the octets of its chunk, in one write."""
+        connection = self._connection
+        try:
+            octets = [before, *map(connection.send, commands)]
+        except RemoteProtocolError as error:
+            self._fail(error)
+            return
+        octets += map(connection.send_content, content)
+        yield from self._write(b"".join(octets))
 
     def _write(self, octets: bytes) -> Generator[Effect, None, None]:
-        if octets:
-            self._send.data = octets
-            self._send.deadline = self._clock() + self._limits.write_timeout
+        self._send.data = octets
+        self._send.deadline = self._clock() + self._limits.write_timeout
+        try:
             yield self._send
+        except BaseException:
+            self._end(_ABANDONED)
+            raise
 
-    def _await_reply(self, command: Command | None) -> Generator[Effect, None, Reply]:
-        """The reply to `command`, or what stands in for it when the session has ended."""
+    def _catch_up(self) -> Generator[Effect, None, None]:
+        """Before something is said on silence: has the server said anything unasked?"""
+        event = yield from self._look()
+        if isinstance(event, Replied):
+            self._end(event.reply)
+
+    def _check_silence(self) -> None:
+        """As `_catch_up()`, of what was read already."""
+        event = self._take()
+        if isinstance(event, Replied):
+            self._end(event.reply)
+
+    def _await_reply(self) -> Generator[Effect, None, Reply]:
+        """The next reply, or what stands in for it when the session has ended."""
         event = yield from self._await_event(self._limits.reply_timeout)
         if isinstance(event, Replied):
             if event.reply.code == 421:
@@ -208,30 +507,60 @@ class Submission:
 
     def _await_event(self, timeout: float) -> Generator[Effect, None, ClientEvent | None]:
         """The next event, None when the session has ended."""
-        connection = self._connection
-        receive = self._receive
-        receive.deadline = self._clock() + timeout
-        while self._ended is None:
-            try:
-                event = connection.next_event()
-            except RemoteProtocolError as error:
-                self.failure = error
-                self._end(_NOT_UNDERSTOOD)
-                break
-            if isinstance(event, ConnectionClosed):
-                self._end(_LOST)
-                break
-            if not isinstance(event, Signal):
-                return event
-            yield receive
-            if not isinstance(receive.outcome, bytes):
+        deadline = self._clock() + timeout
+        event = self._take()
+        while event is None and self.usable:
+            if not (yield from self._read(deadline)):
                 self._end(_TIMED_OUT)
-            elif receive.outcome:
-                connection.receive_data(receive.outcome)
-            else:
-                connection.receive_eof()
-        return None
+                break
+            event = self._take()
+        return event
+
+    def _look(self) -> Generator[Effect, None, ClientEvent | None]:
+        """The next event if it is there already, or None."""
+        event = self._take()
+        while event is None and self.usable and (yield from self._read(self._clock())):
+            event = self._take()
+        return event
+
+    def _take(self) -> ClientEvent | None:
+        """The next event of what was read, None when there is none or the session has ended."""
+        if not self.usable:
+            return None
+        try:
+            event = self._connection.next_event()
+        except RemoteProtocolError as error:
+            self._fail(error)
+            return None
+        if isinstance(event, ConnectionClosed):
+            self._end(self._goodbye or _LOST)
+            return None
+        return None if isinstance(event, Signal) else event
+
+    def _read(self, deadline: float) -> Generator[Effect, None, bool]:
+        """Read once; whether there was something, or the end."""
+        receive = self._receive
+        receive.deadline = deadline
+        try:
+            yield receive
+        except BaseException:
+            # Whoever asks next would get the reply that nobody waits for now.
+            self._end(_ABANDONED)
+            raise
+        if not isinstance(receive.outcome, bytes):
+            return False
+        if receive.outcome:
+            self._connection.receive_data(receive.outcome)
+        else:
+            self._connection.receive_eof()
+        return True
+
+    def _fail(self, error: RemoteProtocolError) -> None:
+        self.failure = error
+        self._end(self._goodbye or _NOT_UNDERSTOOD)
 
     def _end(self, reply: Reply) -> Reply:
-        self._ended = reply
+        """The session is over; the first reason counts."""
+        if self._ended is None:
+            self._ended = reply
         return reply

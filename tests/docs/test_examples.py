@@ -87,3 +87,42 @@ def test_the_protocol_alone() -> None:
     )
     assert done.stdout.splitlines()[0] == repr(b"220 mx.example LMTP\r\n")
     assert done.stdout.splitlines()[-1] == repr(b"250 2.1.0 go on\r\n")
+
+
+def test_the_settings_file_is_one(tmp_path: Path) -> None:
+    page = (_ROOT / "docs/lmtp-server.md").read_text()
+    (example,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
+    for absolute, own in (("/var/spool/postfix/private", str(tmp_path)), ("/srv", str(tmp_path))):
+        assert absolute in example
+        example = example.replace(absolute, own)
+    config = tmp_path / "lmtp.toml"
+    config.write_text(example.replace("127.0.0.1:2424", "127.0.0.1:0"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lmtp_server", "serve", "--config", str(config), "--workers", "1"],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=_ROOT,
+    )
+    assert process.stderr is not None
+    with process.stderr:
+        ready = [process.stderr.readline() for _ in range(2)]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
+    assert ready[0].startswith("listening on 127.0.0.1:")
+    assert ready[1] == f"listening on unix:{tmp_path}/lmtp\n"
+
+
+def test_the_commands_take_the_options_that_the_page_names() -> None:
+    page = (_ROOT / "docs/lmtp-server.md").read_text()
+    for command in ("serve", "send"):
+        synopsis = page.split(f"lmtp-server {command}", 1)[1].split("lmtp-server ", 1)[0]
+        named = set(re.findall(r"--[a-z-]+", synopsis))
+        done = subprocess.run(
+            [sys.executable, "-m", "lmtp_server", command, "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=_ROOT,
+        )
+        taken = set(re.findall(r"--[a-z-]+", done.stdout))
+        assert named | {"--help"} == taken

@@ -40,6 +40,8 @@ PURE: Final = frozenset(
         "contextlib",
         "copy",
         "dataclasses",
+        # The types of dates in parameters; its clock is not read.
+        "datetime",
         "enum",
         "errno",
         "functools",

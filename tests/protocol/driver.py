@@ -3,7 +3,6 @@
 from concurrent.futures import Future
 
 from lmtp_proto import (
-    CommandParser,
     Effect,
     Handler,
     Handshake,
@@ -51,7 +50,7 @@ class Driver:
             handler,
             self.session,
             settings,
-            parser=CommandParser(settings.limits, settings.extensions),
+            parser=settings.parser(),
             clock=lambda: self.now,
             stop=self.stop,
         )

@@ -1,7 +1,7 @@
 """The client role: against our server through two transactions, and against any replies."""
 
 import itertools
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import pytest
@@ -11,33 +11,37 @@ from hypothesis import strategies as st
 from lmtp_proto import (
     NEED_DATA,
     Address,
+    Auth,
+    AuthResponse,
     Bdat,
+    Body,
     ClientConnection,
     Command,
     ConnectionClosed,
     Data,
-    Effect,
+    Dialect,
     Lhlo,
     LocalProtocolError,
     Mail,
+    MailParameters,
     Noop,
     Quit,
     Rcpt,
-    Receive,
+    RcptParameters,
     Recipient,
     RecipientReplied,
     RemoteProtocolError,
     Replied,
     Reply,
     Rset,
-    Run,
-    Send,
+    StartTls,
     State,
-    Submission,
-    Wait,
+    Vrfy,
+    XClient,
+    XForward,
 )
 from tests.dialogs.handler import SETTINGS, DialogHandler
-from tests.protocol.driver import Driver, begin
+from tests.protocol.driver import Driver
 
 _MAIL: Final = Mail(reverse_path=Address("sender", "example.net"))
 _LHLO_REPLY: Final = b"250-host\r\n250-PIPELINING\r\n250-CHUNKING\r\n250 SIZE 1000\r\n"
@@ -149,6 +153,17 @@ class TestPair:
         assert client.owed == []
         assert _codes(pair.say(Noop())) == [250]
         assert client.state is State.READY
+
+    def test_the_last_chunk_for_nobody_once_that_is_known(self) -> None:
+        pair = Pair()
+        client = pair.client
+        assert _codes(pair.say(_MAIL, _rcpt("nobody"))) == [250, 550]
+        octets = client.send(Bdat(size=2, last=True))
+        with pytest.raises(LocalProtocolError):
+            client.send(Noop())
+        assert pair.exchange(octets + client.send_content(b"hi")) == []
+        assert client.in_flight == 0
+        assert _codes(pair.say(Noop())) == [250]
 
     def test_the_last_chunk_behind_a_refused_mail_has_one(self) -> None:
         pair = Pair()
@@ -282,6 +297,284 @@ class TestReplies:
             pass
 
 
+class TestSmtp:
+    """SMTP's one reply, and what it does not share with LMTP."""
+
+    def _smtp(self, *output: bytes, commands: Sequence[Command]) -> ClientConnection:
+        client = ClientConnection(dialect=Dialect.SMTP)
+        client.receive_data(b"220 host\r\n")
+        client.next_event()
+        assert client.send(Lhlo(domain="x")) == b"EHLO x\r\n"
+        client.receive_data(_LHLO_REPLY)
+        client.next_event()
+        for command in commands:
+            client.send(command)
+        for octets in output:
+            client.receive_data(octets)
+        return client
+
+    @pytest.mark.parametrize("chunked", [False, True])
+    @pytest.mark.parametrize("final", [b"250 queued\r\n", b"554 no\r\n"])
+    def test_one_reply_is_for_all(self, final: bytes, chunked: bool) -> None:
+        a, b, c = map(_rcpt, ("a", "b", "c"))
+        end: Command = Bdat(size=0, last=True) if chunked else Data()
+        go = b"" if chunked else b"354 go\r\n"
+        client = self._smtp(
+            b"250 ok\r\n250 ok\r\n550 no\r\n250 ok\r\n" + go, commands=[_MAIL, a, b, c, end]
+        )
+        assert _codes(_events(client))[:4] == [250, 250, 550, 250]
+        if not chunked:
+            client.end_content()
+        client.receive_data(final)
+        first = client.next_event()
+        assert first == RecipientReplied(recipient=a.recipient, reply=_reply(final))
+        assert client.owed == [c.recipient]
+        with pytest.raises(LocalProtocolError):
+            client.send(_MAIL)
+        assert client.next_event() == RecipientReplied(recipient=c.recipient, reply=_reply(final))
+        assert client.next_event() is NEED_DATA
+        assert client.state is State.READY
+        client.send(_MAIL)
+
+    def test_the_last_chunk_for_nobody_has_a_reply(self) -> None:
+        # RFC 3030 2.
+        commands: list[Command] = [_MAIL, _rcpt("a"), Bdat(size=0, last=True)]
+        client = self._smtp(b"250 ok\r\n550 no\r\n503 no\r\n", commands=commands)
+        assert _codes(_events(client)) == [250, 550, 503]
+        assert client.state is State.MAIL
+        client.send(Rset())
+
+    def test_the_last_chunk_for_nobody_is_not_accepted(self) -> None:
+        commands: list[Command] = [_MAIL, _rcpt("a"), Bdat(size=0, last=True)]
+        client = self._smtp(b"250 ok\r\n550 no\r\n250 ok\r\n", commands=commands)
+        with pytest.raises(RemoteProtocolError):
+            _events(client)
+
+    def test_data_wants_a_recipient(self) -> None:
+        client = self._smtp(commands=[_MAIL])
+        with pytest.raises(LocalProtocolError):
+            client.send(Data())
+
+    def test_data_for_nobody(self) -> None:
+        commands: list[Command] = [_MAIL, _rcpt("a"), Data()]
+        client = self._smtp(b"250 ok\r\n550 no\r\n354 go\r\n", commands=commands)
+        assert _codes(_events(client)) == [250, 550, 354]
+        assert client.end_content() == b".\r\n"
+        assert client.in_flight == 1
+        client.receive_data(b"554 nobody\r\n")
+        assert client.next_event() == Replied(command=None, reply=_reply(b"554 nobody\r\n"))
+        assert client.state is State.READY
+
+    def test_data_for_nobody_refused(self) -> None:
+        commands: list[Command] = [_MAIL, _rcpt("a"), Data()]
+        client = self._smtp(b"250 ok\r\n550 no\r\n554 no\r\n", commands=commands)
+        assert _codes(_events(client)) == [250, 550, 554]
+        assert client.state is State.MAIL
+        client.send(_rcpt("b"))
+
+
+def _reply(line: bytes) -> Reply:
+    return Reply(int(line[:3]), line[4:-2].decode(), enhanced="")
+
+
+class TestExtensions:
+    """Commands that lead out of the transaction's way."""
+
+    def _offering(self, *keywords: bytes) -> ClientConnection:
+        client = ClientConnection()
+        client.receive_data(b"220 host\r\n")
+        client.next_event()
+        client.send(Lhlo(domain="x"))
+        client.receive_data(b"".join(b"250-%s\r\n" % each for each in (b"host", *keywords)))
+        client.receive_data(b"250 PIPELINING\r\n")
+        client.next_event()
+        return client
+
+    @pytest.mark.parametrize("final", [b"235 2.7.0 ok\r\n", b"535 5.7.8 no\r\n"])
+    def test_auth(self, final: bytes) -> None:
+        client = self._offering(b"AUTH LOGIN")
+        assert client.send(Auth(mechanism="LOGIN")) == b"AUTH LOGIN\r\n"
+        with pytest.raises(LocalProtocolError):
+            client.send(Noop())
+        for _ in range(2):
+            client.receive_data(b"334 VXNlcm5hbWU6\r\n")
+            assert _codes(_events(client)) == [334]
+            assert client.state is State.EXCHANGE
+            with pytest.raises(LocalProtocolError):
+                client.send(Noop())
+            assert client.send(AuthResponse(response=b"me")) == b"bWU=\r\n"
+        client.receive_data(final)
+        assert _codes(_events(client)) == [int(final[:3])]
+        client.send(_MAIL)
+
+    def test_xclient_begins_anew(self) -> None:
+        client = self._offering(b"XCLIENT ADDR")
+        client.send(XClient(attributes={"ADDR": "192.0.2.1"}))
+        client.receive_data(b"220 host\r\n")
+        assert _codes(_events(client)) == [220]
+        assert client.keywords == {}
+        assert client.state is State.GREETED
+        client.send(Lhlo(domain="x"))
+
+    def test_starttls(self) -> None:
+        client = self._offering(b"STARTTLS")
+        client.send(StartTls())
+        client.receive_data(b"220 go\r\n")
+        _events(client)
+        client.tls_established()
+        assert client.keywords == {}
+        client.send(Lhlo(domain="x"))
+
+    @pytest.mark.parametrize("rest", [b"250 evil\r\n", b"25", b"250-half\r\n"])
+    def test_octets_in_the_clear_behind_starttls(self, rest: bytes) -> None:
+        client = self._offering(b"STARTTLS")
+        with pytest.raises(LocalProtocolError):
+            client.tls_established()
+        client.send(StartTls())
+        client.receive_data(b"220 go\r\n" + rest)
+        client.next_event()
+        if rest.startswith(b"250-"):
+            assert client.next_event() is NEED_DATA
+        with pytest.raises(RemoteProtocolError):
+            client.tls_established()
+        assert client.state is State.CLOSED
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            StartTls(),
+            Auth(mechanism="PLAIN"),
+            XClient(attributes={"ADDR": "192.0.2.1"}),
+            XForward(attributes={"ADDR": "192.0.2.1"}),
+        ],
+    )
+    def test_what_is_not_offered(self, command: Command) -> None:
+        client = self._offering()
+        with pytest.raises(LocalProtocolError, match="does not offer"):
+            client.send(command)
+        client.send(_MAIL)
+
+    def test_nothing_is_said_behind_lhlo(self) -> None:
+        client = self._offering()
+        client.send(Lhlo(domain="x"))
+        with pytest.raises(LocalProtocolError):
+            client.send(_MAIL)
+
+    def test_binarymime_goes_by_bdat(self) -> None:
+        # RFC 3030 3.
+        client = self._offering(b"CHUNKING", b"BINARYMIME", b"8BITMIME")
+        parameters = MailParameters(body=Body.BINARYMIME)
+        client.send(Mail(reverse_path=None, parameters=parameters))
+        client.send(_rcpt("a"))
+        with pytest.raises(LocalProtocolError):
+            client.send(Data())
+        client.send(Bdat(size=0, last=True))
+
+    @pytest.mark.parametrize(
+        ("command", "keyword"),
+        [
+            (Mail(reverse_path=None, parameters=MailParameters(smtputf8=True)), "SMTPUTF8"),
+            (
+                Mail(reverse_path=None, parameters=MailParameters(body=Body.BINARYMIME)),
+                "BINARYMIME",
+            ),
+            (Mail(reverse_path=None, parameters=MailParameters(envid="x")), "DSN"),
+            (Mail(reverse_path=None, parameters=MailParameters(size=1)), "SIZE"),
+            (Mail(reverse_path=None, parameters=MailParameters(require_tls=True)), "REQUIRETLS"),
+            (
+                Rcpt(
+                    recipient=Recipient(
+                        address=Address("a", "b"), parameters=RcptParameters(ignore_quota=True)
+                    )
+                ),
+                "IGNOREQUOTA",
+            ),
+        ],
+    )
+    def test_parameters_that_are_not_offered(self, command: Command, keyword: str) -> None:
+        client = self._offering(b"8BITMIME")
+        if isinstance(command, Rcpt):
+            client.send(_MAIL)
+        with pytest.raises(LocalProtocolError, match=keyword):
+            client.send(command)
+        offering = self._offering(keyword.encode())
+        if isinstance(command, Rcpt):
+            offering.send(_MAIL)
+        offering.send(command)
+
+    def test_utf8_is_the_transaction_s(self) -> None:
+        client = self._offering(b"SMTPUTF8")
+        utf8 = Mail(reverse_path=None, parameters=MailParameters(smtputf8=True))
+        client.send(utf8)
+        client.send(_rcpt("ü"))
+        with pytest.raises(LocalProtocolError):
+            client.send(Vrfy(text="ü"))
+        client.send(Rset())
+        client.send(_MAIL)
+        with pytest.raises(LocalProtocolError, match="SMTPUTF8"):
+            client.send(_rcpt("ü"))
+
+
+class TestOutOfStep:
+    @pytest.mark.parametrize("words", [b"250 ok\r\n", b"25", b"250-half\r\n"])
+    def test_what_came_before_a_command_is_not_its_answer(self, words: bytes) -> None:
+        client = _client(words)
+        if words.startswith(b"250-"):
+            assert client.next_event() is NEED_DATA
+        with pytest.raises(RemoteProtocolError):
+            client.send(_MAIL)
+        assert client.state is State.CLOSED
+        with pytest.raises(LocalProtocolError):
+            client.send(_MAIL)
+
+    @pytest.mark.parametrize("code", [220, 221, 334, 354])
+    def test_codes_that_mean_something_else(self, code: int) -> None:
+        client = _client(b"%d x\r\n" % code, commands=[_MAIL])
+        with pytest.raises(RemoteProtocolError):
+            client.next_event()
+        assert client.state is State.CLOSED
+
+    @pytest.mark.parametrize("code", [220, 221, 334, 354])
+    def test_final_replies_that_mean_something_else(self, code: int) -> None:
+        client = _client(b"250 ok\r\n" * 2 + b"354 go\r\n", commands=[_MAIL, _rcpt("a"), Data()])
+        _events(client)
+        client.end_content()
+        client.receive_data(b"%d x\r\n" % code)
+        with pytest.raises(RemoteProtocolError):
+            client.next_event()
+
+    def test_an_early_refusal_ends_the_content(self) -> None:
+        client = _client(
+            b"250 ok\r\n" * 3 + b"354 go\r\n", commands=[_MAIL, _rcpt("a"), _rcpt("b"), Data()]
+        )
+        _events(client)
+        client.send_content(b"x")
+        client.receive_data(b"552 big\r\n")
+        assert _codes(_events(client)) == [552]
+        assert [str(recipient) for recipient in client.owed] == ["b@example.org"]
+        with pytest.raises(LocalProtocolError):
+            client.send_content(b"x")
+        with pytest.raises(LocalProtocolError):
+            client.end_content()
+        client.receive_data(b"550 no\r\n")
+        assert _codes(_events(client)) == [550]
+        assert client.state is State.CLOSED
+
+    def test_octets_behind_the_end(self) -> None:
+        client = _client()
+        client.receive_eof()
+        with pytest.raises(LocalProtocolError):
+            client.receive_data(b"x")
+
+    def test_the_end_amid_the_content(self) -> None:
+        client = _client(b"250 ok\r\n" * 2 + b"354 go\r\n", commands=[_MAIL, _rcpt("a"), Data()])
+        _events(client)
+        client.receive_eof()
+        assert client.next_event() == ConnectionClosed(mid_transaction=True)
+        with pytest.raises(LocalProtocolError):
+            client.send_content(b"x")
+
+
 class TestMisuse:
     @pytest.mark.parametrize(
         "command",
@@ -291,6 +584,12 @@ class TestMisuse:
             Bdat(size=1),
             Lhlo(domain="x\r\nQUIT"),
             Lhlo(domain="ü"),
+            Lhlo(domain=""),
+            Lhlo(domain="a b"),
+            Lhlo(domain="\ud800"),
+            Vrfy(text="a\x00"),
+            Noop(text="\x85"),
+            Noop(text="\x7f"),
             Noop(text="a\nb"),
             Mail(reverse_path=Address("ü", "c")),
         ],
@@ -351,6 +650,8 @@ class TestMisuse:
     def test_a_chunk_has_its_size(self) -> None:
         client = _client(b"250 ok\r\n" * 2, commands=[_MAIL, _rcpt("a")])
         _events(client)
+        with pytest.raises(LocalProtocolError):
+            client.send(Bdat(size=-1))
         client.send(Bdat(size=3))
         with pytest.raises(LocalProtocolError):
             client.send_content(b"four")
@@ -359,168 +660,3 @@ class TestMisuse:
             client.send(Bdat(size=0, last=True))
         client.send_content(b"c")
         client.send(Bdat(size=0, last=True))
-
-
-def _perform(conversation: Generator[Effect, None, object], server: "Peer") -> object:
-    """Run a client's conversation against a server; what it returns."""
-    try:
-        while True:
-            effect = next(conversation)
-            match effect:
-                case Send():
-                    server.read(effect.data)
-                case Receive():
-                    effect.outcome = server.write()
-                case Run():
-                    begin(effect)
-                case Wait(run=run):
-                    assert run.done
-    except StopIteration as end:
-        return end.value
-
-
-class Peer:
-    """Our server, as the client's runtime sees it."""
-
-    def __init__(self) -> None:
-        self.driver = Driver(DialogHandler(), SETTINGS)
-
-    def read(self, octets: bytes) -> None:
-        if not self.driver.closed:
-            self.driver.receive(octets)
-
-    def write(self) -> bytes:
-        output = self.driver.output
-        self.driver.writes.clear()
-        return output
-
-
-class Script(Peer):
-    """A server that says the next of its lines each time it is read from, then closes."""
-
-    def __init__(self, *lines: bytes) -> None:
-        self.lines = list(lines)
-        self.heard = b""
-
-    def read(self, octets: bytes) -> None:
-        self.heard += octets
-
-    def write(self) -> bytes:
-        return self.lines.pop(0) if self.lines else b""
-
-
-def _submit(
-    peer: Peer, *local_parts: str, content: Sequence[bytes] = (b"hi\r\n",), sender: str = "sender"
-) -> tuple[Submission, list[int]]:
-    submission = Submission("client.example.org", clock=lambda: 0.0)
-    _perform(submission.open(), peer)
-    codes = _again(submission, peer, *local_parts, content=content, sender=sender)
-    return submission, codes
-
-
-def _again(
-    submission: Submission,
-    peer: Peer,
-    *local_parts: str,
-    content: Sequence[bytes] = (b"hi\r\n",),
-    sender: str = "sender",
-) -> list[int]:
-    parts = iter([*content, b""])
-    recipients = [_rcpt(local_part).recipient for local_part in local_parts]
-    results = _perform(
-        submission.submit(Address(sender, "example.net"), recipients, lambda: next(parts)), peer
-    )
-    assert isinstance(results, list)
-    assert [result.recipient for result in results] == recipients
-    return [result.reply.code for result in results]
-
-
-class TestSubmission:
-    def test_each_recipient_has_its_own_reply(self) -> None:
-        peer = Peer()
-        submission, codes = _submit(peer, "alice", "nobody", "alice", "full", "later", "crash")
-        assert codes == [250, 550, 250, 452, 450, 451]
-        assert _again(submission, peer, "bob") == [250]
-        _perform(submission.close(), peer)
-        assert peer.driver.closed
-
-    @pytest.mark.parametrize(
-        ("sender", "local_parts", "codes"),
-        [
-            ("spam", ["alice", "bob"], [550, 550]),
-            ("sender", ["nobody", "noone"], [550, 550]),
-            ("closed", ["alice", "nobody"], [451, 550]),
-            ("virus", ["alice", "nobody"], [554, 550]),
-            ("nospace", ["alice", "bob"], [452, 452]),
-        ],
-    )
-    def test_refusals_leave_the_session_fit_for_another(
-        self, sender: str, local_parts: list[str], codes: list[int]
-    ) -> None:
-        peer = Peer()
-        submission, found = _submit(peer, *local_parts, sender=sender)
-        assert found == codes
-        assert _again(submission, peer, "alice") == [250]
-
-    def test_dots_are_stuffed(self) -> None:
-        peer = Peer()
-        submission, codes = _submit(peer, "alice", content=[b".\r\n", b".", b".a\r\n", b"b"])
-        assert codes == [250]
-        assert submission.failure is None
-
-    @pytest.mark.parametrize(
-        "lines",
-        [
-            (),
-            (b"220 host\r\n",),
-            (b"220 host\r\n", _LHLO_REPLY),
-            (b"220 host\r\n", _LHLO_REPLY, b"250 ok\r\n"),
-            (b"220 host\r\n", _LHLO_REPLY, b"250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n"),
-            (b"220 host\r\n", _LHLO_REPLY, b"250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n", b"250 "),
-        ],
-    )
-    def test_a_server_that_goes_is_451(self, lines: tuple[bytes, ...]) -> None:
-        _, codes = _submit(Script(*lines), "alice", "bob")
-        assert codes == [451, 451]
-
-    def test_a_server_that_goes_amid_the_statuses(self) -> None:
-        envelope = b"250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n"
-        script = Script(b"220 host\r\n", _LHLO_REPLY, envelope, b"250 saved\r\n")
-        _, codes = _submit(script, "alice", "bob")
-        assert codes == [250, 451]
-
-    @pytest.mark.parametrize(
-        "lines",
-        [
-            (b"421 4.3.2 no\r\n",),
-            (b"220 host\r\n", b"421 4.3.2 no\r\n"),
-            (b"220 host\r\n", _LHLO_REPLY, b"421 4.3.2 no\r\n"),
-            (b"220 host\r\n", _LHLO_REPLY, b"250 ok\r\n421 4.3.2 no\r\n"),
-        ],
-    )
-    def test_421_is_for_all_who_have_no_reply(self, lines: tuple[bytes, ...]) -> None:
-        _, codes = _submit(Script(*lines), "alice", "bob")
-        assert codes == [421, 421]
-
-    @pytest.mark.parametrize(
-        "answer",
-        [
-            b"nonsense\r\n",
-            b"250-\xff\r\n251 x\r\n",
-            "250 2.\u0663.0 x\r\n250\r\n".encode(),
-            b"354 x\r\n",
-        ],
-    )
-    def test_a_server_that_breaks_the_protocol(self, answer: bytes) -> None:
-        submission, codes = _submit(Script(b"220 host\r\n", _LHLO_REPLY, answer), "alice")
-        assert codes == [451]
-        if submission.failure is None:
-            assert answer.startswith(b"250 ")
-
-    def test_the_size_is_declared_where_it_is_offered(self) -> None:
-        script = Script(b"220 host\r\n", _LHLO_REPLY, b"552 too big\r\n503 no\r\n503 no\r\n")
-        submission = Submission("x", clock=lambda: 0.0)
-        _perform(submission.open(), script)
-        recipients = [_rcpt("alice").recipient]
-        _perform(submission.submit(None, recipients, lambda: b"", size=77), script)
-        assert b"MAIL FROM:<> SIZE=77\r\n" in script.heard

@@ -30,7 +30,7 @@ from lmtp_proto import (
 )
 from lmtp_proto._command import CommandError, encode_command
 
-_PARSER = CommandParser(Limits(), STANDARD_EXTENSIONS | {Extension.STARTTLS})
+_PARSER = CommandParser(Limits(), STANDARD_EXTENSIONS | {Extension.STARTTLS, Extension.BINARYMIME})
 _A = Address("a", "b")
 
 

@@ -13,6 +13,7 @@ from lmtp_proto import (
     PAUSED,
     STANDARD_EXTENSIONS,
     TRANSITIONS,
+    AuthResponse,
     Bdat,
     ConnectionClosed,
     EndOfChunk,
@@ -32,7 +33,7 @@ _S = State
 _V = Verb
 
 _IDLE: Final = {_V.NOOP, _V.VRFY, _V.HELP}
-_MOVES: Final[dict[State, dict[Verb, tuple[State, State]]]] = {
+_MOVES: Final[dict[State, dict[Verb, tuple[State, ...]]]] = {
     # RFC 5321 3.1
     _S.CONNECTED: {_V.CONNECT: (_S.GREETED, _S.REFUSED)},
     _S.REFUSED: {_V.QUIT: (_S.CLOSED, _S.CLOSED)},
@@ -41,8 +42,14 @@ _MOVES: Final[dict[State, dict[Verb, tuple[State, State]]]] = {
         _V.LHLO: (_S.READY, _S.GREETED),
         _V.STARTTLS: (_S.TLS, _S.GREETED),
         _V.RSET: (_S.GREETED, _S.GREETED),
+        _V.XCLIENT: (_S.GREETED, _S.GREETED),
     },
+    # RFC 4954 4: a challenge (334) is the third way; XCLIENT begins anew, XFORWARD does not.
+    _S.EXCHANGE: {_V.RESPONSE: (_S.READY, _S.READY, _S.EXCHANGE)},
     _S.READY: {
+        _V.AUTH: (_S.READY, _S.READY, _S.EXCHANGE),
+        _V.XCLIENT: (_S.GREETED, _S.READY),
+        _V.XFORWARD: (_S.READY, _S.READY),
         _V.LHLO: (_S.READY, _S.READY),
         _V.STARTTLS: (_S.TLS, _S.READY),
         _V.RSET: (_S.READY, _S.READY),
@@ -94,13 +101,25 @@ _LINES: Final = {
     _V.HELP: b"HELP\r\n",
     _V.QUIT: b"QUIT\r\n",
     _V.STARTTLS: b"STARTTLS\r\n",
+    _V.AUTH: b"AUTH PLAIN\r\n",
+    _V.XCLIENT: b"XCLIENT ADDR=192.0.2.1\r\n",
+    _V.XFORWARD: b"XFORWARD ADDR=192.0.2.1\r\n",
+}
+_EXTENSIONS: Final = STANDARD_EXTENSIONS | {
+    Extension.STARTTLS,
+    Extension.AUTH,
+    Extension.XCLIENT,
+    Extension.XFORWARD,
 }
 _ACCEPT: Final = {
     _V.DATA: Reply(354, "go"),
     _V.STARTTLS: Reply(220, "go"),
+    _V.AUTH: Reply(235, "in"),
+    _V.XCLIENT: Reply(220, "hello again"),
     _V.QUIT: Reply(221, "bye"),
 }
 _OK: Final = Reply(250, "ok")
+_CHALLENGE: Final = Reply(334, "")
 _NO: Final = Reply(550, "no")
 
 
@@ -113,7 +132,7 @@ def _step(connection: ServerConnection, octets: bytes, reply: Reply) -> None:
 
 
 def _greeted() -> ServerConnection:
-    connection = ServerConnection(extensions=STANDARD_EXTENSIONS | {Extension.STARTTLS})
+    connection = ServerConnection(extensions=_EXTENSIONS)
     connection.send(Reply(220, "hello"))
     return connection
 
@@ -125,7 +144,7 @@ def _now(connection: ServerConnection) -> State:
 
 def _in(state: State) -> ServerConnection:
     """A connection that has come to `state` by the shortest way."""
-    connection = ServerConnection(extensions=STANDARD_EXTENSIONS | {Extension.STARTTLS})
+    connection = ServerConnection(extensions=_EXTENSIONS)
     if state is _S.CONNECTED:
         return connection
     connection.send(Reply(554 if state is _S.REFUSED else 220, "hello"))
@@ -135,6 +154,7 @@ def _in(state: State) -> ServerConnection:
         _S.TLS: [_V.STARTTLS],
         _S.CLOSED: [_V.QUIT],
         _S.READY: [_V.LHLO],
+        _S.EXCHANGE: [_V.LHLO],
         _S.MAIL: [_V.LHLO, _V.MAIL],
         _S.RCPT: [_V.LHLO, _V.MAIL, _V.RCPT],
         _S.DATA: [_V.LHLO, _V.MAIL, _V.RCPT, _V.DATA],
@@ -144,7 +164,9 @@ def _in(state: State) -> ServerConnection:
     }[state]
     for verb in steps:
         _step(connection, _LINES[verb], _ACCEPT.get(verb, _OK))
-    if state is _S.BROKEN:
+    if state is _S.EXCHANGE:
+        _step(connection, _LINES[_V.AUTH], _CHALLENGE)
+    elif state is _S.BROKEN:
         _step(connection, _LINES[_V.BDAT], _NO)
     elif state is _S.STATUS:
         connection.receive_data(_LINES[_V.BDAT_LAST])
@@ -253,6 +275,19 @@ def test_tls_established() -> None:
     assert connection.state is _S.GREETED
     connection.receive_data(_LINES[_V.MAIL])
     assert isinstance(connection.next_event(), Fault)
+
+
+@pytest.mark.parametrize(
+    ("reply", "state"),
+    [(_CHALLENGE, _S.EXCHANGE), (Reply(235, "in"), _S.READY), (Reply(535, "no"), _S.READY)],
+)
+def test_an_exchange(reply: Reply, state: State) -> None:
+    connection = _in(_S.EXCHANGE)
+    connection.receive_data(b"QUIT\r\n")
+    # Four letters that are base64 of three octets.
+    assert connection.next_event() == AuthResponse(response=b"AB\x13")
+    connection.send(reply)
+    assert connection.state is state
 
 
 def test_nothing_happens_once_closed() -> None:

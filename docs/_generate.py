@@ -1,0 +1,375 @@
+"""Writes the pages of this folder that follow from the code and from the tests.
+
+`python docs/_generate.py` writes them all; a test fails while one of them is not what would be
+written now. The places of the states in the diagram are chosen by hand, because so few read best
+that way: a state without a place is an error. The lines between them draw themselves.
+"""
+
+import math
+import sys
+import tomllib
+from collections.abc import Callable, Mapping
+from html import escape
+from pathlib import Path
+from typing import Final, TypedDict
+
+_DOCS: Final = Path(__file__).parent
+# The protocol is read from this tree, whatever is installed.
+sys.path.insert(0, str(_DOCS.parent))
+
+from lmtp_proto import TRANSITIONS, State, Verb  # noqa: E402  - behind the path
+
+_GENERATED: Final = "<!-- Written by docs/_generate.py; do not edit. -->"
+# Moves that no command causes.
+_MOVES: Final = (Verb.CONNECT, Verb.RESPONSE, Verb.END, Verb.SETTLED, Verb.SECURED)
+_COMMANDS: Final = tuple(verb for verb in Verb if verb not in _MOVES)
+
+
+class Entry(TypedDict, total=False):
+    """One requirement: of an RFC (`section`) or of the checklist (`number`, `input`)."""
+
+    section: str
+    requirement: str
+    number: int
+    input: str
+    sources: str
+    tests: list[str]
+    reason: str
+
+
+def load(name: str) -> dict[str, list[Entry]]:
+    """The entries of docs/`name`, by the heading they stand under."""
+    tables: dict[str, list[Entry]] = tomllib.loads((_DOCS / name).read_text(encoding="utf-8"))
+    return tables
+
+
+# --- the state machine ---------------------------------------------------------------------------
+
+
+def _cell(state: State, verb: Verb) -> str:
+    step = TRANSITIONS.get((state, verb))
+    if step is None:
+        return "–"
+    names = dict.fromkeys((step.accepted.name, step.refused.name))
+    if step.challenged is not None:
+        names[f"334: {step.challenged.name}"] = None
+    return " / ".join(names)
+
+
+def _table(states: list[State], verbs: tuple[Verb, ...]) -> list[str]:
+    lines = [f"| state | {' | '.join(verb.value for verb in verbs)} |"]
+    lines.append(f"|---|{'---|' * len(verbs)}")
+    for state in states:
+        cells = " | ".join(_cell(state, verb) for verb in verbs)
+        lines.append(f"| **{state.name}** | {cells} |")
+    return lines
+
+
+def state_machine() -> str:
+    """The page of the table."""
+    listening = [s for s in State if any((s, verb) in TRANSITIONS for verb in _COMMANDS)]
+    return "\n".join(
+        [
+            _GENERATED,
+            "",
+            "# The state machine",
+            "",
+            (
+                "What may follow what, for server and client alike, is one table: "
+                "`lmtp_proto.TRANSITIONS`."
+            ),
+            "The server walks it as it answers, the client as it reads the answers.",
+            "",
+            "```{image} state-machine.svg",
+            ":alt: The states of a session and the moves between them",
+            ":width: 100%",
+            "```",
+            "",
+            (
+                "A solid line is taken on a 2xx or 3xx reply, a dashed one on a 4xx or 5xx. A "
+                "refusal that is not drawn changes nothing or leads where the acceptance does."
+            ),
+            "",
+            "## States",
+            "",
+            *(f"- **{state.name}**: {state.value}." for state in State),
+            "",
+            "## Commands",
+            "",
+            (
+                "`A / B` leads to A when the reply is positive and to B when it is negative; one "
+                "name is for both. A challenge leads to what follows `334:`."
+            ),
+            "`–` is answered `503 5.5.1`. A reply of 421 leads to CLOSED from everywhere.",
+            "",
+            *_table(listening, _COMMANDS),
+            "",
+            "## Moves that no command causes",
+            "",
+            *_table([s for s in State if any((s, v) in TRANSITIONS for v in _MOVES)], _MOVES),
+            "",
+        ]
+    )
+
+
+# --- its picture ---------------------------------------------------------------------------------
+
+_WIDTH: Final = 176
+_HEIGHT: Final = 104
+_COLUMN: Final = 300
+_ROW: Final = 196
+_MARGIN: Final = 24
+# Column and row of each state.
+_PLACES: Final = {
+    State.EXCHANGE: (2, 0),
+    State.CONNECTED: (0, 1),
+    State.GREETED: (1, 1),
+    State.READY: (2, 1),
+    State.MAIL: (3, 1),
+    State.RCPT: (4, 1),
+    State.REFUSED: (0, 2),
+    State.TLS: (1, 2),
+    State.STATUS: (2, 2),
+    State.BROKEN: (5, 2),
+    State.CLOSED: (1, 3),
+    State.DATA: (3, 3),
+    State.CHUNK: (4, 3),
+}
+_INK: Final = "#1f2933"
+_REFUSED: Final = "#b42318"
+
+
+def _moves() -> tuple[dict[tuple[State, State, bool], list[str]], dict[State, list[str]]]:
+    """The lines to draw, by ends and whether they are refusals; and what is said in the boxes.
+
+    In the box stands what leads nowhere else, and what leads home from everywhere: RSET, LHLO
+    amid a transaction, QUIT.
+    """
+    lines: dict[tuple[State, State, bool], list[str]] = {}
+    stays: dict[State, list[str]] = {}
+    homes: dict[State, dict[State, list[str]]] = {}
+    for verb in Verb:
+        for state in State:
+            step = TRANSITIONS.get((state, verb))
+            if step is None:
+                continue
+            home = verb in (Verb.RSET, Verb.QUIT) or (
+                verb is Verb.LHLO and state is not State.GREETED
+            )
+            if step.accepted is state:
+                stays.setdefault(state, []).append(verb.value)
+            elif home:
+                homes.setdefault(state, {}).setdefault(step.accepted, []).append(verb.value)
+            else:
+                lines.setdefault((state, step.accepted, False), []).append(verb.value)
+            if step.refused not in (state, step.accepted):
+                lines.setdefault((state, step.refused, True), []).append(verb.value)
+            if step.challenged not in (None, state):
+                lines.setdefault((state, step.challenged, False), []).append(f"{verb.value}: 334")
+    boxes = {}
+    for state in State:
+        said = [", ".join(stays[state]) + " ↺"] if state in stays else []
+        said += [f"{', '.join(verbs)} → {to.name}" for to, verbs in homes.get(state, {}).items()]
+        boxes[state] = [line for text in said for line in _wrapped(text)]
+    return lines, boxes
+
+
+def _wrapped(text: str, width: int = 27) -> list[str]:
+    lines = [""]
+    for word in text.split(" "):
+        joined = f"{lines[-1]} {word}".strip()
+        if len(joined) > width:
+            lines.append(word)
+        else:
+            lines[-1] = joined
+    return lines
+
+
+def _centre(state: State) -> tuple[float, float]:
+    column, row = _PLACES[state]
+    return _MARGIN + column * _COLUMN + _WIDTH / 2, _MARGIN + row * _ROW + _HEIGHT / 2
+
+
+def _border(state: State, x: float, y: float, towards: tuple[float, float]) -> tuple[float, float]:
+    """Where the line from (x, y) in the box of `state` in direction `towards` leaves the box."""
+    centre_x, centre_y = _centre(state)
+    reach = []
+    for at, centre, half, step in (
+        (x, centre_x, _WIDTH / 2, towards[0]),
+        (y, centre_y, _HEIGHT / 2, towards[1]),
+    ):
+        if step:
+            reach.append((centre + math.copysign(half, step) - at) / step)
+    return x + min(reach) * towards[0], y + min(reach) * towards[1]
+
+
+def _line(source: State, target: State, label: str, *, refused: bool, both: bool) -> list[str]:
+    (from_x, from_y), (to_x, to_y) = _centre(source), _centre(target)
+    length = math.hypot(to_x - from_x, to_y - from_y)
+    along = (to_x - from_x) / length, (to_y - from_y) / length
+    # Of two lines between the same boxes each keeps to its right.
+    aside = 34 if both else 0
+    from_x, from_y = from_x - along[1] * aside, from_y + along[0] * aside
+    to_x, to_y = to_x - along[1] * aside, to_y + along[0] * aside
+    start_x, start_y = _border(source, from_x, from_y, along)
+    end_x, end_y = _border(target, to_x, to_y, (-along[0], -along[1]))
+    # And has its label near its beginning, so that the two do not meet.
+    part = 0.3 if both else 0.5
+    middle_x = start_x + part * (end_x - start_x)
+    middle_y = start_y + part * (end_y - start_y)
+    colour, dashes = (_REFUSED, ' stroke-dasharray="6 4"') if refused else (_INK, "")
+    head = "refused" if refused else "accepted"
+    half = 3.3 * len(label) + 4
+    return [
+        (
+            f'<path d="M{start_x:.1f} {start_y:.1f}L{end_x:.1f} {end_y:.1f}" stroke="{colour}"'
+            f'{dashes} marker-end="url(#{head})"/>'
+        ),
+        (
+            f'<rect x="{middle_x - half:.1f}" y="{middle_y - 9:.1f}" width="{2 * half:.1f}" '
+            'height="18" fill="#ffffff"/>'
+        ),
+        f'<text x="{middle_x:.1f}" y="{middle_y + 4:.1f}" fill="{colour}">{escape(label)}</text>',
+    ]
+
+
+def _box(state: State, said: list[str]) -> list[str]:
+    x, y = _centre(state)
+    left, top = x - _WIDTH / 2, y - _HEIGHT / 2
+    lines = [
+        (
+            f'<rect x="{left:.1f}" y="{top:.1f}" width="{_WIDTH}" height="{_HEIGHT}" rx="8" '
+            f'fill="#eef4fb" stroke="{_INK}"/>'
+        ),
+        (
+            f'<text x="{x:.1f}" y="{top + 20:.1f}" font-weight="bold" font-size="14">'
+            f"{state.name}</text>"
+        ),
+    ]
+    baseline = top + 37
+    for text in _wrapped(state.value, 29):
+        lines.append(
+            f'<text x="{x:.1f}" y="{baseline:.1f}" font-size="11" fill="#52606d">'
+            f"{escape(text)}</text>"
+        )
+        baseline += 13
+    baseline += 3
+    for text in said:
+        lines.append(f'<text x="{x:.1f}" y="{baseline:.1f}" font-size="10">{escape(text)}</text>')
+        baseline += 12
+    return lines
+
+
+def diagram() -> str:
+    """The picture of the table, as SVG. Raises KeyError for a state that has no place in it."""
+    lines, boxes = _moves()
+    width = 2 * _MARGIN + max(column for column, _ in _PLACES.values()) * _COLUMN + _WIDTH
+    height = 2 * _MARGIN + max(row for _, row in _PLACES.values()) * _ROW + _HEIGHT
+    out = [
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+            'font-family="sans-serif" font-size="12" text-anchor="middle" fill="none">'
+        ),
+        "<!-- Written by docs/_generate.py; do not edit. -->",
+        "<defs>",
+    ]
+    for head, colour in (("accepted", _INK), ("refused", _REFUSED)):
+        out.append(
+            f'<marker id="{head}" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="8" '
+            f'markerHeight="8" orient="auto"><path d="M0 0L10 5L0 10z" fill="{colour}"/></marker>'
+        )
+    out += ["</defs>", f'<rect width="{width}" height="{height}" fill="#ffffff"/>']
+    ends = {(source, target) for source, target, _ in lines}
+    for (source, target, refused), verbs in lines.items():
+        both = (target, source) in ends
+        out += _line(source, target, ", ".join(verbs), refused=refused, both=both)
+    out.append(f'<g fill="{_INK}">')
+    for state in State:
+        out += _box(state, boxes[state])
+    out += ["</g>", "</svg>", ""]
+    return "\n".join(out)
+
+
+# --- what the tests hold -------------------------------------------------------------------------
+
+
+def _held(entry: Entry) -> str:
+    tests = entry.get("tests", [])
+    said = [f"`{test.removeprefix('tests/')}`" for test in tests]
+    if "reason" in entry:
+        said.append(entry["reason"])
+    return "<br>".join(said).replace("|", "\\|")
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def rfc_coverage() -> str:
+    """The page of the RFCs' requirements."""
+    lines = [
+        _GENERATED,
+        "",
+        "# RFC coverage",
+        "",
+        (
+            "What RFC 2033 and the RFCs it rests on demand of a receiver, in short words, and the "
+            "test that holds it. Paths are below `tests/`."
+        ),
+        "",
+    ]
+    for heading, entries in load("rfc-coverage.toml").items():
+        lines += [f"## {heading}", "", "| section | requirement | held by |", "|---|---|---|"]
+        lines += [
+            f"{_row(entry['section'], entry['requirement'])[:-1]}| {_held(entry)} |"
+            for entry in entries
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def conformance() -> str:
+    """The page of the checklist."""
+    tables = load("conformance.toml")
+    entries = [entry for table in tables.values() for entry in table]
+    tested = sum("tests" in entry for entry in entries)
+    lines = [
+        _GENERATED,
+        "",
+        "# Conformance",
+        "",
+        (
+            f"What a receiver must do, input by input: {len(entries)} items, {tested} of them held "
+            "by tests. Paths are below `tests/`."
+        ),
+        "",
+    ]
+    for heading, table in tables.items():
+        lines += [f"## {heading}", "", "| no. | input | behaviour | source | held by |"]
+        lines.append("|--:|---|---|---|---|")
+        lines += [
+            _row(str(entry["number"]), entry["input"], entry["requirement"], entry["sources"])[:-1]
+            + f"| {_held(entry)} |"
+            for entry in table
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
+PAGES: Final[Mapping[str, Callable[[], str]]] = {
+    "state-machine.md": state_machine,
+    "state-machine.svg": diagram,
+    "rfc-coverage.md": rfc_coverage,
+    "conformance.md": conformance,
+}
+"""The files that are written, and what is written into them."""
+
+
+def main() -> None:
+    """Write every page."""
+    for name, page in PAGES.items():
+        (_DOCS / name).write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
