@@ -1,0 +1,18 @@
+"""A worker's service on threads and blocking sockets."""
+
+import select
+
+from lmtp_blocking import Server
+
+from ._runtimes import Service
+
+
+def run_on_blocking(service: Service) -> None:
+    """Serve on threads; this one waits."""
+    server = Server(service.handler, settings=service.settings)
+    server.start(*service.listeners)
+    service.ready()
+    ended = select.poll()
+    ended.register(service.channel, select.POLLIN)
+    ended.poll()
+    server.stop(service.drain)
