@@ -7,11 +7,9 @@ gone.
 """
 
 import errno
-from binascii import b2a_base64
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from typing import Final, TypeAlias, TypeGuard, assert_never
 
-from ._attributes import XCLIENT, XFORWARD
 from ._command import CommandParser
 from ._effects import (
     Effect,
@@ -55,10 +53,10 @@ from ._events import (
     XClient,
     XForward,
 )
-from ._extensions import Extension
 from ._handler import Handler, Session, Settings, Sink, Transaction
+from ._identification import NOT_TRUSTED, Identification
 from ._reply import Reply
-from ._sasl import PLAINTEXT, Credentials, Mechanism, SaslError
+from ._sasl import Credentials
 from ._server import ServerConnection
 from ._state import State
 
@@ -71,12 +69,7 @@ _SENDER_OK: Final = Reply(250, "sender OK", enhanced="2.1.0")
 _RECIPIENT_OK: Final = Reply(250, "recipient OK", enhanced="2.1.5")
 _CANNOT_VERIFY: Final = Reply(252, "try RCPT", enhanced="2.5.2")
 _START_CONTENT: Final = Reply(354, "end with a dot on a line of its own")
-# RFC 4954 4 and 6.
-_NO_MECHANISM: Final = Reply(504, "mechanism not supported", enhanced="5.5.4")
-_NEEDS_TLS: Final = Reply(538, "encryption required for this mechanism", enhanced="5.7.11")
-_CANCELLED: Final = Reply(501, "authentication cancelled", enhanced="5.7.0")
 _AUTHENTICATED: Final = Reply(235, "authenticated", enhanced="2.7.0")
-_NOT_TRUSTED: Final = Reply(550, "you are not trusted to say so", enhanced="5.7.1")
 _START_TLS: Final = Reply(220, "begin TLS", enhanced="2.0.0")
 _BYE: Final = Reply(221, "bye", enhanced="2.0.0")
 _NO_SERVICE: Final = Reply(421, "internal error", enhanced="4.3.0")
@@ -131,9 +124,9 @@ class _Conversation:
     __slots__ = (
         "_clock",
         "_connection",
-        "_exchange",
         "_faults",
         "_handler",
+        "_identification",
         "_out",
         "_receive",
         "_send",
@@ -162,8 +155,7 @@ class _Conversation:
         self._transaction: Transaction | None = None
         self._sink: Sink | None = None
         self._faults = 0
-        # The authentication that is under way.
-        self._exchange: Mechanism | None = None
+        self._identification = Identification(handler, session, settings)
         self._receive = Receive()
         self._send = Send()
         # Replies that wait for the next write.
@@ -279,7 +271,7 @@ class _Conversation:
                 self._answer(refusal or Reply(250, f"{size} octets received", enhanced="2.0.0"))
             case Lhlo(domain=domain):
                 self._session.lhlo_domain = domain
-                keywords = self._connection.keywords(self._words())
+                keywords = self._connection.keywords(self._identification.words())
                 self._answer(Reply(250, self._settings.hostname, *keywords, enhanced=""))
                 return self._end_transaction()
             case Rset():
@@ -297,13 +289,14 @@ class _Conversation:
             case StartTls():
                 return self._start_tls()
             case Auth(mechanism=mechanism, response=response):
-                return self._authenticate(mechanism, response)
+                return self._identify(lambda: self._identification.begin(mechanism, response))
             case AuthResponse(response=response):
-                return self._respond(response)
+                return self._identify(lambda: self._identification.go_on(response))
             case XClient(attributes=attributes):
-                return self._stand_for(attributes)
+                refusal = self._identification.stand_for(attributes)
+                self._answer(refusal or self._greeting(self._settings.greeting))
             case XForward(attributes=attributes):
-                return self._keep_origin(attributes)
+                self._answer(self._identification.keep_origin(attributes))
             case ConnectionClosed(mid_transaction=mid_transaction):
                 if mid_transaction:
                     return self._tell(Severity.INFO, "the client went away amid a transaction")
@@ -337,7 +330,7 @@ class _Conversation:
 
     def _rcpt(self, recipient: Recipient) -> _Rest | None:
         if recipient.parameters.forward is not None and not self._session.trusted:
-            self._answer(_NOT_TRUSTED)
+            self._answer(NOT_TRUSTED)
             return None
         try:
             answer = self._handler.rcpt(self._current(), recipient)
@@ -555,60 +548,16 @@ class _Conversation:
                 return self._tell(Severity.ERROR, "close() of the handler failed", error)
         return None
 
-    def _words(self) -> dict[Extension, str]:
-        """What stands behind the keywords that are not the same for every client."""
-        session = self._session
-        words = dict(self._settings.keyword_arguments)
-        mechanisms = [name for name in self._settings.auth_mechanisms if self._may_use(name)]
-        if mechanisms:
-            words[Extension.AUTH] = " ".join(mechanisms)
-        if session.trusted:
-            words[Extension.XCLIENT] = " ".join(XCLIENT)
-            words[Extension.XFORWARD] = " ".join(XFORWARD)
-            words[Extension.XRCPTFORWARD] = ""
-        return words
-
-    def _may_use(self, mechanism: str) -> bool:
-        """RFC 4954 4: no password in the clear, but on a UNIX socket nobody listens."""
-        session = self._session
-        return mechanism not in PLAINTEXT or session.tls is not None or session.client_ip is None
-
-    def _authenticate(self, name: str, response: bytes | None) -> _Rest | None:
-        if name not in self._settings.auth_mechanisms:
-            self._answer(_NO_MECHANISM)
-            return None
-        if not self._may_use(name):
-            self._answer(_NEEDS_TLS)
-            return None
-        mechanism = self._handler.mechanism(self._session, name)
-        if mechanism is None:
-            self._answer(_NO_MECHANISM)
-            return None
-        self._exchange = mechanism
-        return self._continue_exchange(mechanism, response)
-
-    def _respond(self, response: bytes | None) -> _Rest | None:
-        mechanism = self._exchange
-        if response is None or mechanism is None:
-            # RFC 4954 4: the client gives up.
-            self._exchange = None
-            self._answer(_CANCELLED)
-            return None
-        return self._continue_exchange(mechanism, response)
-
-    def _continue_exchange(self, mechanism: Mechanism, response: bytes | None) -> _Rest | None:
+    def _identify(self, question: Callable[[], Reply | Credentials]) -> _Rest | None:
+        """AUTH: answer, or have the handler judge what the client gave."""
         try:
-            step = mechanism.respond(response)
-        except SaslError as error:
-            self._exchange = None
-            self._answer(Reply(501, str(error), enhanced="5.5.2"))
-            return None
-        if isinstance(step, bytes):
-            challenge = b2a_base64(step, newline=False).decode("ascii")
-            self._answer(Reply(334, challenge))
-            return None
-        self._exchange = None
-        return self._judge(step)
+            outcome = question()
+        except Exception as error:
+            return self._decide("mechanism", error, self._answer)
+        if isinstance(outcome, Credentials):
+            return self._judge(outcome)
+        self._answer(outcome)
+        return None
 
     def _judge(self, credentials: Credentials) -> _Rest:
         session = self._session
@@ -624,36 +573,6 @@ class _Conversation:
             yield self._log(
                 Severity.WARNING, f"authentication as {credentials.authentication_id} failed"
             )
-
-    def _stand_for(self, attributes: Mapping[str, str | None]) -> _Rest | None:
-        """XCLIENT: the session begins anew for the client that a trusted peer speaks for."""
-        session = self._session
-        if not session.trusted:
-            self._answer(_NOT_TRUSTED)
-            return None
-        session.xclient = {**session.xclient, **attributes}
-        address = attributes.get("ADDR")
-        if address is not None:
-            port = attributes.get("PORT") or "0"
-            session.client_ip = address
-            session.peer = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-        if "LOGIN" in attributes:
-            session.user = attributes["LOGIN"]
-        name = attributes.get("SESSION")
-        if name is not None:
-            session.id = _escape(name).replace(" ", "_")
-        session.lhlo_domain = attributes.get("HELO")
-        self._answer(self._greeting(self._settings.greeting))
-        return None
-
-    def _keep_origin(self, attributes: Mapping[str, str | None]) -> _Rest | None:
-        """XFORWARD: only for logs."""
-        if self._session.trusted:
-            self._session.xforward = attributes
-            self._answer(_OK)
-        else:
-            self._answer(_NOT_TRUSTED)
-        return None
 
     def _start_tls(self) -> _Rest:
         self._answer(_START_TLS)

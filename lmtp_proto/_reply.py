@@ -75,6 +75,12 @@ class Reply:
 
 def _encode(code: int, enhanced: str, lines: tuple[str, ...]) -> bytes:
     status = f"{enhanced} " if enhanced else ""
+    if len(lines) == 1:
+        # By far the most frequent, and made for each recipient of each message.
+        line = lines[0]
+        if not (line.isascii() and line.isprintable()):
+            line = _UNPRINTABLE.sub("?", line)
+        return f"{code} {status}{line}"[: _LINE_LIMIT - 2].encode("ascii") + b"\r\n"
     room = _LINE_LIMIT - len("250-\r\n") - len(status)
     out = []
     for line in lines:

@@ -1,5 +1,6 @@
 """Every example that the README gives does what it says, run as a reader would run it."""
 
+import hashlib
 import re
 import signal
 import socket
@@ -15,18 +16,21 @@ from lmtp_blocking import Client
 from lmtp_proto import Recipient, parse_mailbox
 
 _ROOT = Path(__file__).parents[2]
-_README = (_ROOT / "README.md").read_text()
+_PAGES = [_ROOT / "README.md", *sorted((_ROOT / "docs").glob("*.md"))]
+_TEXT = "".join(page.read_text() for page in _PAGES)
 _EXAMPLES = dict(
-    re.findall(r"<!-- example: (\w+) -->\n```python\n(.*?)```", _README, flags=re.DOTALL)
+    re.findall(r"<!-- example: (\w+) -->\n```python\n(.*?)```", _TEXT, flags=re.DOTALL)
 )
 
 
 def test_every_python_block_is_an_example() -> None:
-    assert len(_EXAMPLES) == _README.count("```python") == 4
+    assert len(_EXAMPLES) == _TEXT.count("```python") == 8
 
 
 @contextmanager
-def _running(example: str, port: int) -> Iterator[subprocess.Popen[str]]:
+def _running(
+    example: str, port: int, folder: Path | None = None
+) -> Iterator[subprocess.Popen[str]]:
     """The example in its own process, on `port` instead of the one it names."""
     code = _EXAMPLES[example]
     assert "127.0.0.1:2424" in code
@@ -35,6 +39,7 @@ def _running(example: str, port: int) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        cwd=folder,
     )
     try:
         yield process
@@ -79,6 +84,63 @@ def test_ten_lines_are_a_server(runtime: str) -> None:
     assert stdout == "a@example.org 21 octets\nb@example.org 21 octets\na@example.org 21 octets\n"
     assert stderr == ""
     assert process.returncode == 0
+
+
+_CONTENT = b"Subject: x\r\n\r\nhello\r\n"
+
+
+def _replies(example: str, folder: Path) -> list[str]:
+    """What the example's server answers to each of three recipients."""
+    port = _free_port()
+    addresses = ("alice@example.org", "bob@example.org", "carol@example.net")
+    recipients = [Recipient(address=parse_mailbox(address)) for address in addresses]
+    with _running(example, port, folder) as process:
+        with _client(port, process) as client:
+            results = client.submit(None, recipients, [_CONTENT])
+        process.send_signal(signal.SIGTERM)
+        stdout, stderr = process.communicate(timeout=20)
+    assert (stdout, process.returncode) == ("", 0)
+    # A refused recipient is logged, and nothing else.
+    assert "Traceback" not in stderr
+    return [str(result.reply) for result in results]
+
+
+def test_an_awaitable_is_an_answer(tmp_path: Path) -> None:
+    assert _replies("awaitable", tmp_path) == [
+        "250 2.0.0 alice@example.org has 21 octets",
+        "250 2.0.0 bob@example.org has 21 octets",
+        "250 2.0.0 carol@example.net has 21 octets",
+    ]
+
+
+def test_a_sink_takes_what_is_too_large_for_memory(tmp_path: Path) -> None:
+    digest = hashlib.sha256(_CONTENT).hexdigest()
+    assert _replies("sink", tmp_path) == [
+        f"250 2.0.0 {digest}",
+        f"250 2.0.0 {digest}",
+        "550 5.1.2 not here",
+    ]
+
+
+def test_the_store_is_a_handler(tmp_path: Path) -> None:
+    alice, *others = _replies("store", tmp_path)
+    assert alice.startswith("250 2.0.0 <alice@example.org> ")
+    assert others == ["550 5.1.1 no such user"] * 2
+    (message,) = (tmp_path / "alice/new").iterdir()
+    assert message.read_bytes().endswith(_CONTENT.replace(b"\r\n", b"\n"))
+
+
+def test_the_client(tmp_path: Path) -> None:
+    port = _free_port()
+    with _running("store", port, tmp_path) as process:
+        _client(port, process).close()
+        code = _EXAMPLES["client"].replace("127.0.0.1:2424", f"127.0.0.1:{port}")
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+    first, second = done.stdout.splitlines()
+    assert first.startswith("alice@example.org 250 2.0.0 ")
+    assert second == "bob@example.org 550 5.1.1 no such user"
 
 
 def test_the_protocol_alone() -> None:

@@ -1,7 +1,6 @@
 """What the tests of the store share: transactions, and an adapter reduced to the bone."""
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 
@@ -74,8 +73,8 @@ def fill(sink: MaildirSink, pieces: Iterable[bytes]) -> None:
 def answers(sink: MaildirSink, transaction: Transaction) -> list[Reply]:
     """The replies for all recipients. Everything is begun before anything is waited for."""
     begun = [sink.deliver(recipient) for recipient in transaction.recipients]
-    known = [answer if isinstance(answer, Future) else answer() for answer in begun]
-    return [answer.result(timeout=20) if isinstance(answer, Future) else answer for answer in known]
+    known = [answer() if callable(answer) else answer for answer in begun]
+    return [answer if isinstance(answer, Reply) else answer.result() for answer in known]
 
 
 def deliver(

@@ -41,6 +41,8 @@ class Echo:
             return Credentials(mechanism="ECHO", authorization_id="e", authentication_id="echo")
         if response == b"broken":
             raise SaslError("this is no echo")
+        if response == b"crash":
+            raise RuntimeError("crash")
         return self.said
 
 
@@ -158,6 +160,8 @@ def test_a_mechanism_of_the_handlers() -> None:
         (b"AUTH PLAIN\r\n" + b"A" * 13_000 + b"\r\n", [334, 500]),
         (b"AUTH LOGIN\r\n" + _b64(b"alice") + b"\r\n" + _b64(b"no") + b"\r\n", [334, 334, 535]),
         (b"AUTH ECHO " + _b64(b"broken") + b"\r\n", [501]),
+        (b"AUTH ECHO " + _b64(b"crash") + b"\r\n", [451]),
+        (b"AUTH ECHO\r\n" + _b64(b"crash") + b"\r\n", [334, 451]),
     ],
 )
 def test_what_fails_leaves_the_session_as_it_was(octets: bytes, codes: list[int]) -> None:
