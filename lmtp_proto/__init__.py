@@ -89,6 +89,7 @@ from ._proxy_protocol import (
 from ._reply import Reply
 from ._sasl import Credentials, Mechanism, SaslError
 from ._server import ServerConnection
+from ._service import Service
 from ._state import TRANSITIONS, State, Step, Verb
 from ._submission import Result, Submission
 
@@ -171,6 +172,7 @@ __all__ = [
     "Send",
     "ServerConnection",
     "ServerEvent",
+    "Service",
     "Session",
     "Settings",
     "Severity",

@@ -14,14 +14,11 @@ from typing import Final
 from lmtp_proto import (
     TOO_MANY_CONNECTIONS,
     Effect,
-    Extension,
     Handler,
     Pending,
     Run,
-    Session,
+    Service,
     Settings,
-    StopFlag,
-    converse,
 )
 from lmtp_sockets import ACCEPT_PAUSE, Listeners, accept, refuse
 
@@ -48,14 +45,10 @@ class Server:
         max_connections: int = 1000,
         executor: Executor | None = None,
     ) -> None:
-        self._handler = handler
-        self._settings = settings or Settings()
-        if Extension.STARTTLS in self._settings.extensions:
-            raise ValueError("lmtp_asyncio has no TLS: leave STARTTLS out of the extensions")
-        self._parser = self._settings.parser()
+        self._service = Service(handler, settings)
         self._max_connections = max_connections
         self.executor = executor
-        self.stop_flag = StopFlag()
+        self.stop_flag = self._service.stop_flag
         self.addresses: list[str] = []
         """Where the server listens: `127.0.0.1:2424`, `[::1]:2424`, `unix:/run/lmtp`."""
         self._listeners: Listeners | None = None
@@ -153,14 +146,7 @@ class Server:
     def converse(self, peer: str, client_ip: str | None) -> Generator[Effect, None, None]:
         """The conversation for a new connection."""
         assert self._loop is not None
-        return converse(
-            self._handler,
-            Session(peer=peer, client_ip=client_ip),
-            self._settings,
-            parser=self._parser,
-            clock=self._loop.time,
-            stop=self.stop_flag,
-        )
+        return self._service.converse(peer, client_ip, self._loop.time)
 
     def over(self, session: ServerSession, *, closed: bool) -> None:
         """A conversation has ended; its connection may still have to be closed."""

@@ -15,12 +15,9 @@ from typing import Final
 
 from lmtp_proto import (
     TOO_MANY_CONNECTIONS,
-    Extension,
     Handler,
-    Session,
+    Service,
     Settings,
-    StopFlag,
-    converse,
 )
 from lmtp_sockets import ACCEPT_PAUSE, Listeners, accept, peer_name, refuse
 
@@ -42,13 +39,8 @@ class Server:
     def __init__(
         self, handler: Handler, *, settings: Settings | None = None, max_connections: int = 1000
     ) -> None:
-        self._handler = handler
-        self._settings = settings or Settings()
-        if Extension.STARTTLS in self._settings.extensions:
-            raise ValueError("lmtp_blocking has no TLS: leave STARTTLS out of the extensions")
-        self._parser = self._settings.parser()
+        self._service = Service(handler, settings)
         self._max_connections = max_connections
-        self._stop_flag = StopFlag()
         self.addresses: list[str] = []
         """Where the server listens: `127.0.0.1:2424`, `[::1]:2424`, `unix:/run/lmtp`."""
         self._acceptor: threading.Thread | None = None
@@ -82,7 +74,7 @@ class Server:
         """
         if self._acceptor is None:
             return
-        self._stop_flag.requested = True
+        self._service.stop_flag.requested = True
         self._stopping.set()
         self._waker.close()
         self._acceptor.join()
@@ -141,14 +133,7 @@ class Server:
 
     def _session(self, sock: socket.socket, address: object) -> ServerSession:
         peer, client_ip = peer_name(address)
-        conversation = converse(
-            self._handler,
-            Session(peer=peer, client_ip=client_ip),
-            self._settings,
-            parser=self._parser,
-            clock=time.monotonic,
-            stop=self._stop_flag,
-        )
+        conversation = self._service.converse(peer, client_ip, time.monotonic)
         return ServerSession(sock, peer, conversation)
 
     def _serve(self, session: ServerSession) -> None:

@@ -18,13 +18,10 @@ from gevent.hub import get_hub
 
 from lmtp_proto import (
     TOO_MANY_CONNECTIONS,
-    Extension,
     Handler,
     Run,
-    Session,
+    Service,
     Settings,
-    StopFlag,
-    converse,
 )
 from lmtp_sockets import ACCEPT_PAUSE, Listeners, accept, peer_name, refuse
 
@@ -50,13 +47,8 @@ class Server:
     def __init__(
         self, handler: Handler, *, settings: Settings | None = None, max_connections: int = 1000
     ) -> None:
-        self._handler = handler
-        self._settings = settings or Settings()
-        if Extension.STARTTLS in self._settings.extensions:
-            raise ValueError("lmtp_gevent has no TLS: leave STARTTLS out of the extensions")
-        self._parser = self._settings.parser()
+        self._service = Service(handler, settings)
         self._max_connections = max_connections
-        self._stop_flag = StopFlag()
         self.addresses: list[str] = []
         """Where the server listens: `127.0.0.1:2424`, `[::1]:2424`, `unix:/run/lmtp`."""
         self._listeners: Listeners | None = None
@@ -89,7 +81,7 @@ class Server:
         """
         if self._listeners is None:
             return
-        self._stop_flag.requested = True
+        self._service.stop_flag.requested = True
         gevent.killall(self._acceptors)
         self._listeners.close()
         for session in self._sessions:
@@ -133,14 +125,7 @@ class Server:
             refuse(sock, TOO_MANY_CONNECTIONS.wire)
             return
         peer, client_ip = peer_name(address)
-        conversation = converse(
-            self._handler,
-            Session(peer=peer, client_ip=client_ip),
-            self._settings,
-            parser=self._parser,
-            clock=time.monotonic,
-            stop=self._stop_flag,
-        )
+        conversation = self._service.converse(peer, client_ip, time.monotonic)
         self._sessions.add(
             ServerSession(sock, peer, conversation, self._complete, self._sessions.discard)
         )
