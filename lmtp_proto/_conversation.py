@@ -343,12 +343,17 @@ class _Conversation:
         return self._decide_rcpt(recipient, answer)
 
     def _decide_rcpt(self, recipient: Recipient, answer: object) -> _Rest:
-        accepted = len(self._connection.recipients)
-        yield from self._decide("rcpt", answer, self._answer, _RECIPIENT_OK)
-        if len(self._connection.recipients) > accepted:
+        answered: list[Reply] = []
+
+        def end(reply: Reply) -> None:
+            self._answer(reply)
+            answered.append(reply)
+
+        yield from self._decide("rcpt", answer, end, _RECIPIENT_OK)
+        if answered[0].accepted:
             self._current().recipients.append(recipient)
         else:
-            yield self._log(Severity.INFO, f"refused <{recipient}>")
+            yield self._log(Severity.INFO, f"refused <{recipient}>: {answered[0]}")
 
     def _vrfy(self, text: str) -> _Rest:
         answer: object
