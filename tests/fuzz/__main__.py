@@ -23,9 +23,14 @@ def main() -> int:
         try:
             replies += hold(octets, chance)
         except BaseException:
+            sys.stderr.write(f"seed {seed}: {octets!r}\n")
             raise
         slowest = max(slowest, ((time.process_time() - begin) / len(octets), seed))
-    _cost, seed = slowest
+    cost, seed = slowest
+    sys.stdout.write(
+        f"{arguments.dialogues} dialogues, {replies} replies; "
+        f"slowest {cost * 1e6:.1f} us of CPU an octet (seed {seed})\n"
+    )
     return 0
 
 
