@@ -218,7 +218,7 @@ class ServerSession(asyncio.Protocol):
                     self._waiting = run
                     return True
             case Log():
-                _logger.log(effect.severity.value, effect.text, exc_info=effect.error)
+                _logger.log(effect.severity.value, "%s", effect.text, exc_info=effect.error)
             case GiveWay():
                 self._loop.call_soon(self._advance)
                 return True

@@ -120,8 +120,6 @@ class ServerSession:
                 _logger.log(effect.severity.value, "%s", effect.text, exc_info=effect.error)
             case GiveWay():
                 gevent.sleep(0)
-            case GiveWay():
-                gevent.sleep(0)
             case Handshake():
                 raise NotImplementedError("lmtp_gevent has no TLS")
             case _:

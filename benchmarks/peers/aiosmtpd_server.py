@@ -32,7 +32,7 @@ class DiscardHandler:
     """Takes every message and drops it."""
 
     # The name is aiosmtpd's.
-    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802  # aiosmtpd's
         """Return one reply for each recipient, joined."""
         return "\r\n".join(["250 2.0.0 discarded"] * len(envelope.rcpt_tos))
 
@@ -49,7 +49,7 @@ class MaildirHandler:
         self._known: set[Path] = set()
 
     # The name is aiosmtpd's.
-    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802  # aiosmtpd's
         """Deliver to all recipients at once; return one reply for each, joined, in order."""
         loop = asyncio.get_running_loop()
         replies = await asyncio.gather(

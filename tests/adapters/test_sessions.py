@@ -163,7 +163,7 @@ class _Digest(Handler):
         self.longest = max(self.longest, len(data))
 
     # One object is handler and sink at once: the sink's deliver() is the one that is called.
-    def deliver(self, recipient: Recipient, /) -> Answer[Reply]:  # type: ignore[override]
+    def deliver(self, recipient: Recipient, /) -> Answer[Reply]:  # type: ignore[override]  # as said above
         return SAVED
 
     def close(self) -> None:
