@@ -17,7 +17,8 @@ class LineFault(Enum):
 
 
 # A TLS record that holds a handshake begins so, a command line never does (RFC 8446 5.1).
-_TLS_HANDSHAKE: Final = 0x16
+_TLS_HANDSHAKE: Final = b"\x16"
+_CR: Final = 13
 
 
 class InputBuffer:
@@ -72,10 +73,10 @@ class InputBuffer:
                     return None
                 continue
             start = self._position
-            if start < len(data) and data[start] == _TLS_HANDSHAKE:
-                return self._fault(LineFault.TLS)
             end = data.find(b"\n", self._searched)
-            if end > start and data[end - 1] == 13 and end - start < limit:
+            if data[start : start + 1] == _TLS_HANDSHAKE:
+                return self._fault(LineFault.TLS)
+            if start < end < start + limit and data[end - 1] == _CR:
                 self._position = self._searched = end + 1
                 return data[start : end - 1]
             if end < 0:

@@ -42,10 +42,10 @@ from ._events import (
     XForward,
 )
 from ._limits import Limits
-from ._parameters import NO_RCPT_PARAMETERS, Body
+from ._parameters import NO_MAIL_PARAMETERS, NO_RCPT_PARAMETERS, Body
 from ._policy import OUTGOING_CONTENT, ContentPolicy, PolicyFilter
 from ._reply import Reply, ReplyReader
-from ._state import TRANSITIONS, State, Step, Verb
+from ._state import TRANSITIONS, State, Verb
 
 _VERBS: Final[dict[type[Command], Verb]] = {
     Lhlo: Verb.LHLO,
@@ -93,8 +93,20 @@ _OWN_MEANING: Final = {
     220: frozenset({Verb.CONNECT, Verb.STARTTLS, Verb.XCLIENT}),
     221: frozenset({Verb.QUIT}),
 }
+# RFC 3030 2: in SMTP the last chunk has a reply for nobody too, and that is 503.
+_SMTP_SAID: Final = {
+    cell: step for cell, step in TRANSITIONS.items() if cell != (State.MAIL, Verb.BDAT_LAST)
+}
 # RFC 2920 3.1: an SMTP server may answer DATA with 354 although it has refused all recipients.
 _DATA_FOR_NOBODY: Final = TRANSITIONS[State.RCPT, Verb.DATA]._replace(refused=State.MAIL)
+_SMTP_ANSWERED: Final = {**_SMTP_SAID, (State.MAIL, Verb.DATA): _DATA_FOR_NOBODY}
+# Looking a member up in its class costs more than a dictionary: the hot path has its own names.
+_READY: Final = State.READY
+_GREETED: Final = State.GREETED
+_MAIL: Final = State.MAIL
+_DATA: Final = Verb.DATA
+_END: Final = Verb.END
+_BDAT_LAST: Final = Verb.BDAT_LAST
 # C0 and C1 control characters, the latter as UTF-8 has them.
 _CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]|\xc2[\x80-\x9f]")
 
@@ -142,8 +154,10 @@ class ClientConnection:
         "_accepted",
         "_ahead",
         "_amid_reply",
+        "_answered",
         "_binary",
         "_checker",
+        "_checks",
         "_chunk_last",
         "_chunk_left",
         "_closed",
@@ -159,6 +173,7 @@ class ClientConnection:
         "_owed",
         "_policy",
         "_reader",
+        "_said",
         "_shared",
         "_utf8",
         "keywords",
@@ -179,8 +194,14 @@ class ClientConnection:
         refused.
         """
         self._policy = content_policy
+        self._checks = not content_policy.keeps_all
         self._limits = limits or Limits()
         self._dialect = dialect
+        # The table as the dialect has it: of what can be said, and of what has been said when it is
+        # answered.
+        self._said = self._answered = TRANSITIONS
+        if dialect is Dialect.SMTP:
+            self._said, self._answered = _SMTP_SAID, _SMTP_ANSWERED
         # What `Lhlo` is called on the wire.
         self._hello = dialect.value
         self._input = InputBuffer()
@@ -208,7 +229,7 @@ class ClientConnection:
         # What stuffs dots, and what carries out the policy in front of it.
         self._encoder: DotEncoder | None = None
         self._filter: PolicyFilter | None = None
-        # What sees to the chunks of a content.
+        # What sees to the chunks of a content, once there is one.
         self._checker: PolicyFilter | None = None
         # Octets of the announced chunk that are not sent yet, and whether it ends the content.
         self._chunk_left = 0
@@ -253,14 +274,13 @@ class ClientConnection:
         verb = _VERBS[type(command)]
         if isinstance(command, Bdat) and command.last:
             verb = Verb.BDAT_LAST
-        # What the table does not allow, no dialect does.
-        step = TRANSITIONS.get((self._ahead, verb)) and self._step(self._ahead, verb)
+        step = self._said.get((self._ahead, verb))
         if step is None or self._chunk_left:
             raise LocalProtocolError(f"{verb.value} cannot be said when {self._ahead.value}")
         keyword = _OFFERED_BY.get(verb)
         if keyword is not None and keyword not in self.keywords:
             raise LocalProtocolError(f"the server does not offer {keyword}: no {verb.value}")
-        if verb is Verb.DATA and self._binary:
+        if verb is _DATA and self._binary:
             raise LocalProtocolError("BODY=BINARYMIME goes with BDAT alone (RFC 3030 3)")
         if self._in_flight:
             if "PIPELINING" not in self.keywords:
@@ -276,7 +296,7 @@ class ClientConnection:
         if isinstance(command, Mail):
             self._utf8 = command.parameters.smtputf8
             self._binary = command.parameters.body is Body.BINARYMIME
-            self._begin_checker()
+            self._checker = None
         elif isinstance(command, Bdat) and command.last and not command.size:
             self._check_chunk(b"", complete=True)
         self._ahead = step.accepted
@@ -292,11 +312,14 @@ class ClientConnection:
 
         Raises LocalProtocolError for what would break the line or is not offered.
         """
-        verb = _VERBS[type(command)].value
         try:
             octets = encode_command(command)
         except UnicodeEncodeError:
+            verb = _VERBS[type(command)].value
             raise LocalProtocolError(f"{verb} has text that is no Unicode") from None
+        if _is_plain(command) and octets.isascii():
+            return octets
+        verb = _VERBS[type(command)].value
         match command:
             case Lhlo(domain=domain):
                 if not domain or " " in domain:
@@ -324,16 +347,6 @@ class ClientConnection:
             if extension not in self.keywords:
                 raise LocalProtocolError(f"the server does not offer {extension}: no {keyword}")
 
-    def _step(self, state: State, verb: Verb) -> Step | None:
-        """The table's cell, as the dialect has it."""
-        if state is State.MAIL and self._dialect is Dialect.SMTP:
-            if verb is Verb.DATA:
-                return _DATA_FOR_NOBODY
-            if verb is Verb.BDAT_LAST:
-                # RFC 3030 2: it has a reply like any other, and that is 503.
-                return None
-        return TRANSITIONS.get((state, verb))
-
     def send_content(self, data: bytes) -> bytes:
         """The octets to write for the next `data` of the content.
 
@@ -355,19 +368,17 @@ class ClientConnection:
         self._chunk_left = left
         return data
 
-    def _begin_checker(self) -> None:
-        self._checker = None
-        # RFC 3030 3: the content of BODY=BINARYMIME is no text.
-        if not self._binary and not self._policy.keeps_all:
-            self._checker = PolicyFilter(self._policy.without_changes())
-
     def _check_chunk(self, data: bytes, *, complete: bool) -> None:
+        # RFC 3030 3: the content of BODY=BINARYMIME is no text.
+        if self._binary or not self._checks:
+            return
         checker = self._checker
-        if checker is not None:
-            checker.feed(data)
-            if complete:
-                checker.finish()
-            _check_policy(checker)
+        if checker is None:
+            checker = self._checker = PolicyFilter(self._policy.without_changes())
+        checker.feed(data)
+        if complete:
+            checker.finish()
+        _check_policy(checker)
 
     def end_content(self) -> bytes:
         """The octets that end the content behind DATA.
@@ -403,31 +414,29 @@ class ClientConnection:
         no more use then.
         """
         try:
-            return self._next_event()
+            if self._shared is not None:
+                return self._final(self._shared)
+            while not self._closed:
+                # Lines beyond RFC 5321 4.5.3.1.5 are seen: only the whole reply is bounded.
+                line = self._input.next_line(self._limits.reply)
+                if line is None:
+                    return self._end() if self._eof else NEED_DATA
+                if isinstance(line, LineFault):
+                    raise RemoteProtocolError(f"in a reply: {line.value}")
+                reply = self._reader.add(line)
+                self._amid_reply = reply is None
+                if reply is not None:
+                    return self._match(reply)
         except RemoteProtocolError:
             self._close()
             raise
-
-    def _next_event(self) -> ClientEvent | Signal:
-        if self._shared is not None:
-            return self._final(self._shared)
-        while not self._closed:
-            # Lines beyond RFC 5321 4.5.3.1.5 are seen: only the whole reply is bounded.
-            line = self._input.next_line(self._limits.reply)
-            if isinstance(line, LineFault):
-                raise RemoteProtocolError(f"in a reply: {line.value}")
-            if line is None:
-                if not self._eof:
-                    return NEED_DATA
-                amid = bool(self._in_flight or self._owed or self._encoder)
-                self._closed = True
-                self._close()
-                return ConnectionClosed(mid_transaction=amid)
-            reply = self._reader.add(line)
-            self._amid_reply = reply is None
-            if reply is not None:
-                return self._match(reply)
         return NEED_DATA
+
+    def _end(self) -> ConnectionClosed:
+        amid = bool(self._in_flight or self._owed or self._encoder)
+        self._closed = True
+        self._close()
+        return ConnectionClosed(mid_transaction=amid)
 
     def _match(self, reply: Reply) -> ClientEvent:
         if self._owed:
@@ -435,12 +444,12 @@ class ClientConnection:
         if not self._in_flight:
             return self._unasked(reply)
         verb, command = self._in_flight.popleft()
-        if verb is Verb.END:
+        if verb is _END:
             # The content was nobody's.
             self._ending = reply.code == 421
             self._settle()
             return Replied(command=None, reply=reply)
-        if verb is Verb.BDAT_LAST and self._step(self.state, verb) is not None:
+        if verb is _BDAT_LAST and (self.state, verb) in self._answered:
             self._await_finals(verb)
             return self._final(reply)
         self._move(verb, command, reply)
@@ -485,9 +494,9 @@ class ClientConnection:
 
     def _pass_unanswered(self) -> None:
         """A last chunk that no accepted recipient waits for has no reply (RFC 2033 4.3)."""
-        while self.state is State.MAIL and self._in_flight:
+        while self.state is _MAIL and self._in_flight:
             verb, _ = self._in_flight[0]
-            if verb is not Verb.BDAT_LAST or self._step(self.state, verb) is None:
+            if verb is not _BDAT_LAST or (self.state, verb) not in self._answered:
                 break
             self._in_flight.popleft()
             self._enter(TRANSITIONS[self.state, verb].accepted)
@@ -498,7 +507,7 @@ class ClientConnection:
         if reply.code == 421:
             self._close()
             return
-        step = self._step(self.state, verb)
+        step = self._answered.get((self.state, verb))
         if step is None:
             # A command before it was refused, so this one had to be.
             if reply.accepted:
@@ -515,19 +524,18 @@ class ClientConnection:
             self._enter(step.challenged)
             self._look_ahead()
             return
-        if (reply.code >= 300) != (verb is Verb.DATA):
-            raise RemoteProtocolError(f"{reply} does not answer {verb.value}")
-        if verb not in _OWN_MEANING.get(reply.code, (verb,)):
+        answers = _OWN_MEANING.get(reply.code)
+        if (reply.code >= 300) != (verb is _DATA) or (answers and verb not in answers):
             raise RemoteProtocolError(f"{reply} does not answer {verb.value}")
         if isinstance(command, Rcpt):
             self._accepted.append(command.recipient)
+        elif verb is _DATA:
+            self._encoder = DotEncoder()
+            self._filter = PolicyFilter(self._policy) if self._checks else None
         elif verb is Verb.LHLO:
             self._learn(reply)
         elif verb is Verb.XCLIENT:
             self.keywords = {}
-        elif verb is Verb.DATA:
-            self._encoder = DotEncoder()
-            self._filter = None if self._policy.keeps_all else PolicyFilter(self._policy)
         self._enter(step.accepted)
         if not self._in_flight:
             self._ahead = self.state
@@ -536,14 +544,14 @@ class ClientConnection:
         """Set the cursor that runs ahead anew, from where the replies have led."""
         state = self.state
         for verb, _ in self._in_flight:
-            step = self._step(state, verb)
+            step = self._answered.get((state, verb))
             if step is not None:
                 state = step.accepted
         self._ahead = state
 
     def _enter(self, state: State) -> None:
         self.state = state
-        if state is State.READY or state is State.GREETED:
+        if state is _READY or state is _GREETED:
             self._accepted = []
 
     def _settle(self) -> None:
@@ -582,6 +590,15 @@ class ClientConnection:
         self._hello = self._dialect.value
         self._enter(TRANSITIONS[self.state, Verb.SECURED].accepted)
         self._ahead = self.state
+
+
+def _is_plain(command: Command) -> bool:
+    """Whether all text in `command` is that of its address, which has no control characters."""
+    if isinstance(command, Rcpt):
+        return command.recipient.parameters is NO_RCPT_PARAMETERS
+    if isinstance(command, Mail):
+        return command.parameters is NO_MAIL_PARAMETERS
+    return isinstance(command, Data)
 
 
 def _check_policy(content: PolicyFilter) -> None:

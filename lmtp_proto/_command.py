@@ -9,7 +9,15 @@ from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Mapping
 from typing import Final, assert_never
 
-from ._address import STRICT, Address, PathError, PathRules, scan_mailbox, scan_path
+from ._address import (
+    STRICT,
+    Address,
+    PathError,
+    PathRules,
+    parse_path,
+    scan_mailbox,
+    scan_path,
+)
 from ._attributes import XCLIENT, XFORWARD, parse_attributes
 from ._events import (
     Auth,
@@ -99,7 +107,7 @@ def _lhlo(argument: str, parser: "CommandParser") -> Command:
 
 
 def _mail(argument: str, parser: "CommandParser") -> Command:
-    path, rest = _path(argument, "FROM:", "MAIL", parser.path_rules)
+    path, rest = _path(argument, "MAIL", "FROM:<", parser.path_rules)
     if path is not None and not path.domain and not parser.path_rules.missing_domain:
         raise CommandError(Reply(501, "the sender has no domain", enhanced="5.1.7"))
     parameters = NO_MAIL_PARAMETERS
@@ -118,7 +126,7 @@ def _rcpt(argument: str, parser: "CommandParser") -> Command:
     # RFC 6531 3.5. Whether this transaction may go beyond ASCII, only the connection knows.
     if not argument.isascii() and Extension.SMTPUTF8 not in parser.extensions:
         raise CommandError(NOT_ASCII)
-    path, rest = _path(argument, "TO:", "RCPT", parser.path_rules)
+    path, rest = _path(argument, "RCPT", "TO:<", parser.path_rules)
     if path is None:
         raise CommandError(Reply(501, "the null path is no recipient", enhanced="5.1.3"))
     # RFC 5321 4.1.1.3: only Postmaster is known without a domain.
@@ -137,30 +145,38 @@ def _rcpt(argument: str, parser: "CommandParser") -> Command:
     return Rcpt(recipient=Recipient(address=path, parameters=parameters))
 
 
-def _path(argument: str, keyword: str, verb: str, rules: PathRules) -> tuple[Address | None, str]:
-    """The path behind `keyword`, and the parameters behind the path. Raises CommandError."""
-    start = len(keyword)
-    if not argument.startswith(keyword) and argument[:start].upper() != keyword:
-        raise CommandError(Reply(501, f"syntax: {verb} {keyword}<address>", enhanced="5.5.4"))
-    if rules.whitespace_before_path:
-        while argument.startswith(" ", start):
-            start += 1
+def _path(argument: str, verb: str, begin: str, rules: PathRules) -> tuple[Address | None, str]:
+    """The path that begins as `begin` does, and the parameters behind it. Raises CommandError."""
     try:
-        path: Address | None
-        if rules.mailbox_for_path and not argument.startswith("<", start):
-            path, end = scan_mailbox(argument, start)
+        text, bracket, rest = argument.partition(">")
+        if bracket and text.startswith(begin) and '"' not in text:
+            # As nearly every client writes it.
+            path = parse_path(text[len(begin) :])
         else:
-            path, end = scan_path(argument, start)
-        if end == len(argument):
-            rest = ""
-        elif argument[end] == " ":
-            rest = argument[end + 1 :]
-        else:
+            path, rest = _odd_path(argument, verb, begin, rules)
+        if rest and rest[0] != " ":
             raise PathError("a space ends the path")
     except PathError as error:
         enhanced = "5.1.7" if verb == "MAIL" else "5.1.3"
         raise CommandError(Reply(501, str(error), enhanced=enhanced)) from None
-    return path, rest
+    return path, rest[1:]
+
+
+def _odd_path(argument: str, verb: str, begin: str, rules: PathRules) -> tuple[Address | None, str]:
+    """A path however it may be written, and all behind it. Raises CommandError or PathError."""
+    keyword = begin[:-1]
+    start = len(keyword)
+    if argument[:start].upper() != keyword:
+        raise CommandError(Reply(501, f"syntax: {verb} {begin}address>", enhanced="5.5.4"))
+    if rules.whitespace_before_path:
+        while argument.startswith(" ", start):
+            start += 1
+    path: Address | None
+    if rules.mailbox_for_path and not argument.startswith("<", start):
+        path, end = scan_mailbox(argument, start)
+    else:
+        path, end = scan_path(argument, start)
+    return path, argument[end:]
 
 
 def _bdat(argument: str, parser: "CommandParser") -> Command:
@@ -233,16 +249,27 @@ def _bare(command: Command) -> _Parser:
     return parse
 
 
+# Looking a member up in its class costs more than a dictionary.
+_BDAT: Final = Verb.BDAT
+_DATA: Final = Data()
+_RSET: Final = Rset()
+_QUIT: Final = Quit()
+# Lines that mean the same everywhere, as nearly every client writes them.
+_AS_WRITTEN: Final[dict[bytes, tuple[Verb, Command]]] = {
+    b"DATA": (Verb.DATA, _DATA),
+    b"RSET": (Verb.RSET, _RSET),
+    b"QUIT": (Verb.QUIT, _QUIT),
+}
 _PARSERS: Final[dict[str, tuple[Verb, _Parser]]] = {
     "LHLO": (Verb.LHLO, _lhlo),
     "MAIL": (Verb.MAIL, _mail),
     "RCPT": (Verb.RCPT, _rcpt),
-    "DATA": (Verb.DATA, _bare(Data())),
-    "RSET": (Verb.RSET, _bare(Rset())),
+    "DATA": (Verb.DATA, _bare(_DATA)),
+    "RSET": (Verb.RSET, _bare(_RSET)),
     "NOOP": (Verb.NOOP, _noop),
     "VRFY": (Verb.VRFY, _vrfy),
     "HELP": (Verb.HELP, _help),
-    "QUIT": (Verb.QUIT, _bare(Quit())),
+    "QUIT": (Verb.QUIT, _bare(_QUIT)),
 }
 _EXTENSION_PARSERS: Final[dict[Extension, tuple[str, tuple[Verb, _Parser]]]] = {
     Extension.CHUNKING: ("BDAT", (Verb.BDAT, _bdat)),
@@ -285,6 +312,9 @@ class CommandParser:
 
     def parse(self, line: bytes) -> tuple[Verb, Command]:
         """The command in `line` (without CRLF). Raises CommandError."""
+        known = _AS_WRITTEN.get(line)
+        if known is not None:
+            return known
         try:
             text = line.decode()
         except UnicodeDecodeError:
@@ -292,7 +322,7 @@ class CommandParser:
         if not text.isprintable():
             text = self._odd_text(text)
         word, _, argument = text.partition(" ")
-        if argument:
+        if text[-1:] == " ":
             # RFC 5321 4.1.1: trailing white space is tolerated.
             argument = argument.rstrip(" ")
         found = self._parsers.get(word)
@@ -305,7 +335,7 @@ class CommandParser:
         if argument.startswith(" "):
             raise CommandError(_SYNTAX)
         command = parser(argument, self)
-        if verb is Verb.BDAT and isinstance(command, Bdat) and command.last:
+        if verb is _BDAT and isinstance(command, Bdat) and command.last:
             verb = Verb.BDAT_LAST
         return verb, command
 

@@ -30,12 +30,14 @@ class DotDecoder:
         held = self._held
         octets = held + data
         # Without a dot there is neither an end nor a stuffed line; memchr tells at once.
-        dotted = b"." in octets
-        if dotted:
-            end = octets.find(_END)
+        first = octets.find(_STUFFED) if b"." in octets else -1
+        if first >= 0:
+            end = octets.find(_END, first)
             if end >= 0:
-                content = octets[: end + 2].replace(_STUFFED, b"\r\n")
                 used = end + len(_END) - len(held)
+                content = octets[: end + 2]
+                if first < end:
+                    content = content.replace(_STUFFED, b"\r\n")
                 return content if self._started else content[2:], used
         keep = 0
         # The octets may end amid the end of the content: then the last one is one of these.
@@ -43,7 +45,7 @@ class DotDecoder:
             keep = next((n for n in (4, 3, 2, 1) if octets.endswith(_END[:n])), 0)
         self._held = octets[len(octets) - keep :]
         content = octets[: len(octets) - keep]
-        if dotted:
+        if first >= 0:
             content = content.replace(_STUFFED, b"\r\n")
         if not self._started and content:
             self._started = True

@@ -573,6 +573,8 @@ def encode_mail_parameters(parameters: MailParameters) -> str:
 
     Raises LocalProtocolError for what no server could read.
     """
+    if parameters is NO_MAIL_PARAMETERS:
+        return ""
     text = ""
     certain = True
     try:

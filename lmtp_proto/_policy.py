@@ -8,6 +8,7 @@ the outcome is the same. None of this decides where content ends: that is CRLF "
 
 from dataclasses import dataclass, replace
 from enum import Enum
+from io import IncrementalNewlineDecoder
 from typing import Final
 
 from ._reply import Reply
@@ -103,9 +104,6 @@ _BARE_LF: Final = _refusal("bare LF in the content: its lines end with CRLF")
 _NUL: Final = _refusal("NUL in the content")
 
 _CR: Final = 13
-_LF: Final = 10
-_CR_ALONE: Final = bytes(octet == _CR for octet in range(256))
-_LF_ALONE: Final = bytes(octet == _LF for octet in range(256))
 # Stands for CRLF in text decoded octet by octet: no octet decodes to it.
 _CRLF: Final = "\u0100"
 
@@ -198,11 +196,9 @@ class PolicyFilter:
 def _only_crlf(data: bytes) -> bool:
     """Whether CR and LF stand in pairs alone.
 
-    Where the one is marked and where the other is, a place further, has to be the same: two
-    translations are faster than counting CR, LF and CRLF.
+    The decoder of text files notes which line ends it has met; no other primitive of the standard
+    library tells CRLF from CR and LF in one pass, however short the lines are.
     """
-    if not data:
-        return True
-    if data[0] == _LF or data[-1] == _CR:
-        return False
-    return data.translate(_LF_ALONE).startswith(data.translate(_CR_ALONE)[:-1], 1)
+    met = IncrementalNewlineDecoder(None, translate=False)
+    met.decode(data.decode("latin-1"), final=True)
+    return met.newlines is None or met.newlines == "\r\n"

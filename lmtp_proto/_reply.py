@@ -5,6 +5,7 @@ lines, RFC 2034 and RFC 3463 for the enhanced status code.
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from ._errors import RemoteProtocolError
@@ -95,6 +96,16 @@ def _encode(code: int, enhanced: str, lines: tuple[str, ...]) -> bytes:
 _REPLY_LINE: Final = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
 
 
+# Most replies come back, word for word; what does not costs a look-up more.
+@lru_cache(maxsize=256)
+def _whole_reply(line: bytes) -> Reply | None:
+    """The reply that `line` is all of; None when others follow it, or it is none."""
+    match = _REPLY_LINE.fullmatch(line)
+    if match is None or match[2] == b"-":
+        return None
+    return received_reply(int(match[1]), [(match[3] or b"").decode("utf-8", "replace")])
+
+
 class ReplyReader:
     """Puts the lines of a reply together, as a client reads them.
 
@@ -116,6 +127,10 @@ class ReplyReader:
         Raises RemoteProtocolError for a line that is not a reply line, for lines with different
         codes and for a reply that is longer than the limit.
         """
+        if not self._lines and len(line) <= _LINE_LIMIT:
+            reply = _whole_reply(line)
+            if reply is not None:
+                return reply
         match = _REPLY_LINE.fullmatch(line)
         if match is None:
             raise RemoteProtocolError(f"not a reply line: {line[:80]!r}")

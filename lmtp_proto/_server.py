@@ -15,7 +15,6 @@ from ._errors import LocalProtocolError
 from ._events import (
     NEED_DATA,
     PAUSED,
-    Auth,
     AuthResponse,
     Bdat,
     Command,
@@ -125,6 +124,7 @@ class ServerConnection:
         "_refusal",
         "_size",
         "_skip",
+        "_step",
         "_tls",
         "_told",
         "_transactions",
@@ -159,6 +159,8 @@ class ServerConnection:
         # What an answer is owed to: a verb with its event, or a fault.
         self._owed: Verb | Fault | None = Verb.CONNECT
         self._owed_event: ServerEvent | None = None
+        # Where the answer leads.
+        self._step = TRANSITIONS[State.CONNECTED, Verb.CONNECT]
         # What reads the next octets, None for command lines.
         self._flow: Callable[[], ServerEvent | Signal] | None = None
         # Octets to drop before the next line: those of a BDAT that was refused by its line.
@@ -260,25 +262,27 @@ class ServerConnection:
         flow = self._flow
         if flow is not None:
             return flow()
-        line = self._input.next_line(self._parser.limits.command_line)
+        parser = self._parser
+        line = self._input.next_line(parser.limits.command_line)
+        if line is None:
+            return self._end() if self._eof else NEED_DATA
         if not isinstance(line, bytes):
-            if line is None:
-                return self._wait()
             return self._fault(b"", _LINE_FAULTS[line], fatal=line is LineFault.TLS)
         try:
-            verb, command = self._parser.parse(line)
+            verb, command = parser.parse(line)
         except CommandError as error:
             return self._fault(line, error.reply, error.skip, fatal=error.fatal)
-        if (self.state, verb) not in TRANSITIONS:
+        step = TRANSITIONS.get((self.state, verb))
+        if step is None:
             skip = command.size if isinstance(command, Bdat) else 0
             return self._fault(line, self._out_of_sequence(verb), skip)
         if verb is _RCPT:
-            if len(self._recipients) >= self._parser.limits.recipients:
+            if len(self._recipients) >= parser.limits.recipients:
                 return self._fault(line, _TOO_MANY_RECIPIENTS)
             # RFC 6531 3.5: MAIL said whether the transaction may go beyond ASCII.
             if not line.isascii() and not (self.mail and self.mail.parameters.smtputf8):
                 return self._fault(line, NOT_ASCII)
-        elif verb in self._parser.guarded:
+        elif verb in parser.guarded:
             if isinstance(command, Bdat):
                 return self._begin_chunk(command)
             reply = self._forbidden(verb, command)
@@ -286,6 +290,7 @@ class ServerConnection:
                 return self._fault(line, reply, fatal=reply.code == 421)
         self._owed = verb
         self._owed_event = command
+        self._step = step
         return command
 
     def _forbidden(self, verb: Verb, command: Command) -> Reply | None:
@@ -327,6 +332,7 @@ class ServerConnection:
                 # The line may hold a password: it is not shown.
                 return self._fault(b"", error.reply)
         self._owed = Verb.RESPONSE
+        self._step = TRANSITIONS[self.state, Verb.RESPONSE]
         self._owed_event = AuthResponse(response=response)
         return self._owed_event
 
@@ -376,7 +382,7 @@ class ServerConnection:
         while True:
             data = self._input.take()
             if not data:
-                return self._wait()
+                return self._end() if self._eof else NEED_DATA
             content, used = decoder.decode(data)
             if used >= 0:
                 self._input.put_back(data, used)
@@ -428,6 +434,7 @@ class ServerConnection:
             return self._end_of_content(Verb.BDAT_LAST)
         self._flow = None
         self._owed = Verb.BDAT
+        self._step = TRANSITIONS[self.state, Verb.BDAT]
         self._owed_event = EndOfChunk(size=chunk.size)
         return self._owed_event
 
@@ -487,7 +494,8 @@ class ServerConnection:
         recipients = self._recipients
         self._answers = dict.fromkeys(recipients)
         event = EndOfContent(recipients=tuple(recipients), size=self._size, refusal=self._refusal)
-        self._enter(TRANSITIONS[self.state, verb].accepted)
+        self.state = TRANSITIONS[self.state, verb].accepted
+        self._flow = _pause
         if not recipients:
             self._settle()
         return event
@@ -535,18 +543,18 @@ class ServerConnection:
         event = self._owed_event
         self._owed = None
         self._owed_event = None
-        step = TRANSITIONS[self.state, owed]
+        step = self._step
         if code < 400:
+            state = step.accepted
             if isinstance(event, Rcpt):
                 self._recipients.append(event.recipient)
             elif isinstance(event, Mail):
                 self.mail = event
                 self._transactions += 1
-            elif isinstance(event, Auth | AuthResponse):
+            elif step.challenged is not None:
                 self._authenticated = code != 334
-            state = step.accepted
-            if code == 334 and step.challenged is not None:
-                state = step.challenged
+                if code == 334:
+                    state = step.challenged
         elif code == 421:
             self._shut()
             return answer.wire
@@ -561,8 +569,11 @@ class ServerConnection:
     def _answer_recipients(self, answer: RecipientReply | RemainingReply) -> bytes:
         if self.state is not _STATUS:
             raise LocalProtocolError("recipients are answered after the end of the content")
-        _check_final(answer.reply)
-        wire = answer.reply.wire
+        reply = answer.reply
+        code = reply.code
+        if code < 250 or 300 <= code < 400:
+            raise LocalProtocolError(f"{code} is no final reply to a recipient")
+        wire = reply.wire
         if isinstance(answer, RecipientReply):
             recipient = answer.recipient
             if recipient not in self._answers:
@@ -573,7 +584,7 @@ class ServerConnection:
         else:
             for recipient in self.unanswered:
                 self._answers[recipient] = wire
-        if answer.reply.code == 421:
+        if code == 421:
             self._ending = True
         return self._ready_answers()
 
@@ -606,8 +617,6 @@ class ServerConnection:
             self._decoder = DotDecoder()
             self._begin_filter()
             self._flow = self._content_by_dot
-        elif state is _STATUS:
-            self._flow = _pause
         elif state is State.EXCHANGE:
             self._flow = self._read_response
         elif state is _TLS:
@@ -702,9 +711,3 @@ def _check_code(verb: Verb, reply: Reply) -> None:
             raise LocalProtocolError(f"{reply.code} does not answer {verb.value}")
     elif reply.code != wanted:
         raise LocalProtocolError(f"{reply.code} does not answer {verb.value}; {wanted} does")
-
-
-def _check_final(reply: Reply) -> None:
-    """Raise LocalProtocolError for a code that is no final word on a recipient."""
-    if not (250 <= reply.code < 300 or reply.code >= 400):
-        raise LocalProtocolError(f"{reply.code} is no final reply to a recipient")
