@@ -1,8 +1,8 @@
 """Dovecot 2.3's LMTP and IMAP servers, private to the process that starts them.
 
 Nothing of the machine's own Dovecot is read or touched: configuration, sockets, state and log lie
-in one folder. Every user exists, with any password, and all mail belongs to one unprivileged user
-(Dovecot refuses mail owned by root).
+in one folder. Every user exists unless some are listed, with any password, and all mail belongs to
+one unprivileged user (Dovecot refuses mail owned by root).
 """
 
 import grp
@@ -16,7 +16,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -53,8 +53,7 @@ passdb {{
   args = nopassword=y
 }}
 userdb {{
-  driver = static
-  args = uid={uid} gid={gid} home={folder}/home/%d/%n allow_all_users=yes
+  {userdb}
 }}
 
 mail_location = maildir:{mail}
@@ -83,6 +82,15 @@ service imap-login {{
   }}
 }}
 """
+
+_EVERY_USER = """\
+driver = static
+  args = uid={uid} gid={gid} home={folder}/home/%d/%n allow_all_users=yes"""
+
+_LISTED_USERS = """\
+driver = passwd-file
+  args = {folder}/users
+  default_fields = uid={uid} gid={gid} home={folder}/home/%d/%n"""
 
 _DISCARD = """
 protocol lmtp {{
@@ -127,6 +135,8 @@ class PrivateDovecot:
         process_limit: int = 100,
         client_limit: int = 1,
         discard: bool = False,
+        users: Sequence[str] | None = None,
+        settings: str = "",
         folder: Path | None = None,
     ) -> None:
         """Describe a Dovecot; entering the context starts it.
@@ -137,6 +147,8 @@ class PrivateDovecot:
             process_limit: LMTP processes at most; further connections are dropped.
             client_limit: Connections of one LMTP process at most.
             discard: Throw every message away with Sieve (Debian: dovecot-sieve).
+            users: Lines of a passwd-file: the only users there are; by default every user exists.
+            settings: Further settings, in the syntax of dovecot.conf.
             folder: An existing folder to work in, kept afterwards; by default a temporary one.
         """
         as_root = os.geteuid() == 0
@@ -151,6 +163,8 @@ class PrivateDovecot:
         self._process_limit = process_limit
         self._client_limit = client_limit
         self._discard = discard
+        self._users = users
+        self._settings = settings
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -166,6 +180,14 @@ class PrivateDovecot:
             if not os.access(program, os.X_OK):
                 return f"{program} is not installed (Debian package {package})"
         return None
+
+    @staticmethod
+    def version() -> str:
+        """Return the version of Dovecot that is installed, such as `2.3.19.1`."""
+        said = subprocess.run(
+            [_executable("dovecot"), "--version"], capture_output=True, text=True, check=True
+        ).stdout
+        return said.split()[0]
 
     def __enter__(self) -> Self:
         self._keep = self._folder is not None
@@ -199,6 +221,8 @@ class PrivateDovecot:
         self.imap_address = ("127.0.0.1", imap_port)
         configuration = self.folder / "dovecot.conf"
         configuration.write_text(self._configuration(lmtp_port, imap_port), "utf-8")
+        if self._users is not None:
+            (self.folder / "users").write_text("\n".join(self._users) + "\n", "utf-8")
         if self._discard:
             script = self.folder / "discard.sieve"
             script.write_text("discard;\n", "utf-8")
@@ -222,8 +246,10 @@ class PrivateDovecot:
         self._wait_for(lambda: _greeting(self.imap_address), b"* OK ", deadline)
 
     def _configuration(self, lmtp_port: int, imap_port: int) -> str:
+        userdb = _EVERY_USER if self._users is None else _LISTED_USERS
         text = _CONFIGURATION.format(
             folder=self.folder,
+            userdb=userdb.format(folder=self.folder, uid=self.uid, gid=self.gid),
             internal_user=self._internal_user,
             internal_group=self._internal_group,
             login_user=self._login_user,
@@ -232,8 +258,6 @@ class PrivateDovecot:
                 max(1000, 2 * self._process_limit * self._client_limit),
                 resource.getrlimit(resource.RLIMIT_NOFILE)[0],
             ),
-            uid=self.uid,
-            gid=self.gid,
             mail=re.sub(r"\{(user|domain)\}", lambda m: _VARIABLES[m[1]], self.mail_template),
             fsync=self._fsync,
             process_limit=self._process_limit,
@@ -245,7 +269,7 @@ class PrivateDovecot:
             text += _DISCARD.format(folder=self.folder)
         if not self._as_root:
             text += _UNPRIVILEGED
-        return text
+        return text + self._settings
 
     def _wait_for(self, greeting: Callable[[], bytes], start: bytes, deadline: float) -> None:
         assert self._process is not None
