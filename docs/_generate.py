@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
-from typing import Final, TypedDict
+from typing import Final, TypedDict, cast
 
 _DOCS: Final = Path(__file__).parent
 # The protocol is read from this tree, whatever is installed.
@@ -37,10 +37,40 @@ class Entry(TypedDict, total=False):
     reason: str
 
 
+class Difference(TypedDict):
+    """A turn of a dialogue with the codes that Dovecot and we answer."""
+
+    dialog: str
+    turn: str
+    dovecot: list[int]
+    ours: list[int]
+
+
+class Reason(TypedDict):
+    """Why differences may be, and the section that says so."""
+
+    section: str
+    why: str
+    differences: list[Difference]
+
+
+class Differences(TypedDict):
+    """All differences from Dovecot, and the version of it that was asked."""
+
+    dovecot: str
+    reason: list[Reason]
+
+
 def load(name: str) -> dict[str, list[Entry]]:
     """The entries of docs/`name`, by the heading they stand under."""
     tables: dict[str, list[Entry]] = tomllib.loads((_DOCS / name).read_text(encoding="utf-8"))
     return tables
+
+
+def load_differences() -> Differences:
+    """The differences from Dovecot."""
+    text = (_DOCS / "dovecot-differences.toml").read_text(encoding="utf-8")
+    return cast(Differences, tomllib.loads(text))
 
 
 # --- the state machine ---------------------------------------------------------------------------
@@ -356,11 +386,56 @@ def conformance() -> str:
     return "\n".join(lines)
 
 
+# --- where another server differs ----------------------------------------------------------------
+
+
+def _codes(codes: list[int]) -> str:
+    return " ".join(map(str, codes)) or "none"
+
+
+def dovecot_differences() -> str:
+    """The page of the differences from Dovecot."""
+    table = load_differences()
+    count = sum(len(reason["differences"]) for reason in table["reason"])
+    lines = [
+        _GENERATED,
+        "",
+        "# Differences from Dovecot",
+        "",
+        (
+            "The dialogues of `tests/dialogs/`, told to the LMTP server of Dovecot "
+            f"{table['dovecot']} and to ours: {count} turns have other reply codes, each with the "
+            "reason. A turn is what the client writes at once; it is given by its number and its "
+            "beginning, `⏎` stands between lines. `python -m tests.differential` compares anew, "
+            "and a test fails while the two differ elsewhere or no longer here."
+        ),
+        "",
+        (
+            "Dovecot has the same users and the same message size as the server of the dialogues. "
+            "Where it accepts a MAIL that ours refuses, it is sent RSET before the next turn."
+        ),
+        "",
+    ]
+    above = ""
+    for reason in table["reason"]:
+        if reason["section"] != above:
+            above = reason["section"]
+            lines += [f"## {above}", ""]
+        lines += [reason["why"], "", "| dialogue | turn | Dovecot | ours |", "|---|---|---|---|"]
+        lines += [
+            _row(one["dialog"], f"`{one['turn']}`", _codes(one["dovecot"]), _codes(one["ours"]))
+            for one in reason["differences"]
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "state-machine.md": state_machine,
     "state-machine.svg": diagram,
     "rfc-coverage.md": rfc_coverage,
     "conformance.md": conformance,
+    "dovecot-differences.md": dovecot_differences,
 }
 """The files that are written, and what is written into them."""
 

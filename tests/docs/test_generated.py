@@ -96,6 +96,19 @@ def test_the_checklist_is_complete() -> None:
     assert [entry["number"] for table in tables for entry in table] == list(range(1, 176))
 
 
+def test_every_difference_from_dovecot_has_a_reason() -> None:
+    reasons = _GENERATE.load_differences()["reason"]
+    assert reasons
+    for reason in reasons:
+        assert set(reason) == {"section", "why", "differences"}
+        assert reason["section"].strip()
+        assert reason["why"].endswith(".")
+        assert reason["differences"]
+        for difference in reason["differences"]:
+            assert set(difference) == {"dialog", "turn", "dovecot", "ours"}
+            assert (_ROOT / f"tests/dialogs/{difference['dialog']}.lmtp").is_file()
+
+
 @pytest.mark.parametrize(
     ("test", "exists"),
     [
