@@ -93,13 +93,15 @@ _OWN_MEANING: Final = {
     220: frozenset({Verb.CONNECT, Verb.STARTTLS, Verb.XCLIENT}),
     221: frozenset({Verb.QUIT}),
 }
-# RFC 3030 2: in SMTP the last chunk has a reply for nobody too, and that is 503.
-_SMTP_SAID: Final = {
-    cell: step for cell, step in TRANSITIONS.items() if cell != (State.MAIL, Verb.BDAT_LAST)
-}
 # RFC 2920 3.1: an SMTP server may answer DATA with 354 although it has refused all recipients.
 _DATA_FOR_NOBODY: Final = TRANSITIONS[State.RCPT, Verb.DATA]._replace(refused=State.MAIL)
-_SMTP_ANSWERED: Final = {**_SMTP_SAID, (State.MAIL, Verb.DATA): _DATA_FOR_NOBODY}
+_SMTP_ANSWERED: Final = {**TRANSITIONS, (State.MAIL, Verb.DATA): _DATA_FOR_NOBODY}
+# RFC 3030 2: in SMTP the last chunk has a reply for nobody too, and that is 503.
+del _SMTP_ANSWERED[State.MAIL, Verb.BDAT_LAST]
+# A chunk that nobody is to have is not said.
+_SAID: Final = dict(TRANSITIONS)
+del _SAID[State.MAIL, Verb.BDAT]
+_SMTP_SAID: Final = {cell: step for cell, step in _SAID.items() if cell in _SMTP_ANSWERED}
 # Looking a member up in its class costs more than a dictionary: the hot path has its own names.
 _READY: Final = State.READY
 _GREETED: Final = State.GREETED
@@ -199,7 +201,7 @@ class ClientConnection:
         self._dialect = dialect
         # The table as the dialect has it: of what can be said, and of what has been said when it is
         # answered.
-        self._said = self._answered = TRANSITIONS
+        self._said, self._answered = _SAID, TRANSITIONS
         if dialect is Dialect.SMTP:
             self._said, self._answered = _SMTP_SAID, _SMTP_ANSWERED
         # What `Lhlo` is called on the wire.

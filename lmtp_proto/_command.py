@@ -57,13 +57,16 @@ from ._xtext import encode_xtext
 class CommandError(ValueError):
     """A line that is no command here; `reply` is its answer.
 
-    `skip` is the number of octets behind the line that belong to it (a BDAT that cannot be taken).
-    `fatal`: the peer does not speak LMTP at all.
+    `verb` is the command's where that is known. `skip` is the number of octets behind the line that
+    belong to it (a BDAT that cannot be taken). `fatal`: the peer does not speak LMTP at all.
     """
 
-    def __init__(self, reply: Reply, *, skip: int = 0, fatal: bool = False) -> None:
+    def __init__(
+        self, reply: Reply, *, verb: Verb | None = None, skip: int = 0, fatal: bool = False
+    ) -> None:
         super().__init__(str(reply))
         self.reply = reply
+        self.verb = verb
         self.skip = skip
         self.fatal = fatal
 
@@ -74,6 +77,12 @@ _NOT_LMTP: Final = Reply(500, "this is LMTP: begin with LHLO", enhanced="5.5.1")
 _FOREIGN: Final = Reply(500, "this is not an LMTP client", enhanced="5.5.1")
 _NOT_OFFERED: Final = Reply(502, "command not implemented", enhanced="5.5.1")
 _NO_ARGUMENT: Final = Reply(501, "this command takes no argument", enhanced="5.5.4")
+# RFC 5321 4.1.2: where nothing else is wrong with the command.
+_CHARACTER: Final = Reply(501, "a character that no argument has", enhanced="5.5.2")
+# RFC 6531 3.5 has a code of its own for each of the two.
+_SENDER_NOT_ASCII: Final = Reply(
+    550, "the address is not ASCII: SMTPUTF8 is needed", enhanced="5.6.7"
+)
 NOT_ASCII: Final = Reply(553, "the address is not ASCII: SMTPUTF8 is needed", enhanced="5.6.7")
 _CHUNK_SIZE: Final = Reply(501, "syntax: BDAT size [LAST]", enhanced="5.5.4")
 
@@ -118,7 +127,7 @@ def _mail(argument: str, parser: "CommandParser") -> Command:
             raise CommandError(error.reply) from None
     # RFC 6531 3.5.
     if not argument.isascii() and not parameters.smtputf8:
-        raise CommandError(NOT_ASCII)
+        raise CommandError(_SENDER_NOT_ASCII)
     return Mail(reverse_path=path, parameters=parameters)
 
 
@@ -182,12 +191,12 @@ def _odd_path(argument: str, verb: str, begin: str, rules: PathRules) -> tuple[A
 def _bdat(argument: str, parser: "CommandParser") -> Command:
     match = _CHUNK.fullmatch(argument)
     if match is None:
-        raise CommandError(_CHUNK_SIZE)
+        raise CommandError(_CHUNK_SIZE, verb=Verb.BDAT)
     size = int(match[1])
     if match[2] is None:
         return Bdat(size=size)
     if _LAST.fullmatch(match[2]) is None:
-        raise CommandError(_CHUNK_SIZE, skip=size)
+        raise CommandError(_CHUNK_SIZE, verb=Verb.BDAT, skip=size)
     return Bdat(size=size, last=True)
 
 
@@ -318,7 +327,7 @@ class CommandParser:
         try:
             text = line.decode()
         except UnicodeDecodeError:
-            raise CommandError(_SYNTAX) from None
+            raise self._bad_character(line.decode("latin-1")) from None
         if not text.isprintable():
             text = self._odd_text(text)
         word, _, argument = text.partition(" ")
@@ -343,8 +352,14 @@ class CommandParser:
         """`text` without trailing tabs, where nothing else about it is wrong."""
         text = text.rstrip(" \t")
         if _CONTROL.search(text):
-            raise CommandError(_SYNTAX)
+            raise self._bad_character(text)
         return text
+
+    def _bad_character(self, text: str) -> CommandError:
+        word, _, argument = text.partition(" ")
+        if argument and word.isascii() and word.upper() in self._parsers:
+            return CommandError(_CHARACTER, verb=self._parsers[word.upper()][0])
+        return CommandError(_SYNTAX)
 
     def _unknown(self, word: str) -> CommandError:
         name = word.upper()

@@ -271,6 +271,9 @@ class ServerConnection:
         try:
             verb, command = parser.parse(line)
         except CommandError as error:
+            if error.verb is Verb.BDAT and (self.state, Verb.BDAT) in TRANSITIONS:
+                # RFC 3030 2: a chunk that is refused is missing from the message.
+                self.state = TRANSITIONS[self.state, Verb.BDAT].refused
             return self._fault(line, error.reply, error.skip, fatal=error.fatal)
         step = TRANSITIONS.get((self.state, verb))
         if step is None:
@@ -400,7 +403,7 @@ class ServerConnection:
 
     def _begin_chunk(self, command: Bdat) -> ServerEvent:
         if self.state is State.MAIL:
-            # No recipient: the octets are dropped and nobody is told (RFC 2033 4.3).
+            # No recipient: the octets are dropped; of the last ones nobody is told (RFC 2033 4.3).
             self._refusal = _NO_RECIPIENTS
         elif self._size + command.size > self._most:
             self._refuse_size()
@@ -541,6 +544,8 @@ class ServerConnection:
         if code != _REPLY_CODE.get(owed, 250):
             _check_code(owed, answer)
         event = self._owed_event
+        if self._refusal is not None and code < 400 and isinstance(event, EndOfChunk):
+            raise LocalProtocolError(f"{answer} for a chunk that is refused: {self._refusal}")
         self._owed = None
         self._owed_event = None
         step = self._step
@@ -573,6 +578,8 @@ class ServerConnection:
         code = reply.code
         if code < 250 or 300 <= code < 400:
             raise LocalProtocolError(f"{code} is no final reply to a recipient")
+        if code < 400 and self._refusal is not None:
+            raise LocalProtocolError(f"{reply} for content that is refused: {self._refusal}")
         wire = reply.wire
         if isinstance(answer, RecipientReply):
             recipient = answer.recipient

@@ -92,6 +92,8 @@ TRANSITIONS: Final[dict[tuple[State, Verb], Step]] = {
     # RFC 2033 4.3: without an accepted recipient, BDAT LAST ends in zero replies.
     # (DATA has no cell here: RFC 2033 4.2 wants 503.)
     (_S.MAIL, _V.BDAT_LAST): Step(_S.STATUS, _S.STATUS),
+    # RFC 3030 2: a chunk that nobody is to have is refused, and the message has a hole.
+    (_S.MAIL, _V.BDAT): Step(_S.BROKEN, _S.BROKEN),
     (_S.RCPT, _V.RCPT): Step(_S.RCPT, _S.RCPT),
     (_S.RCPT, _V.DATA): Step(_S.DATA, _S.RCPT),
     (_S.RCPT, _V.BDAT): Step(_S.CHUNK, _S.BROKEN),

@@ -163,7 +163,7 @@ _OFFERED: Final = [
     # RFC 6531 3.3, 3.4.
     (Extension.SMTPUTF8, "MAIL FROM:<jürgen@bücher.example> SMTPUTF8", 250),
     (Extension.SMTPUTF8, "MAIL FROM:<a@b> SMTPUTF8=x", 501),
-    (Extension.SMTPUTF8, "MAIL FROM:<jürgen@b>", 553),
+    (Extension.SMTPUTF8, "MAIL FROM:<jürgen@b>", 550),
     # RFC 3030 3.
     (Extension.BINARYMIME, "MAIL FROM:<a@b> BODY=BINARYMIME", 250),
     # RFC 3461 4.

@@ -333,10 +333,10 @@ class TestSmtputf8:
         _, rcpt = _PARSER.parse(f"RCPT TO:<{path}>".encode())
         assert isinstance(rcpt, Rcpt)
         assert rcpt.recipient.address == address
-        assert _refusal(f"MAIL FROM:<{path}>") == (553, "5.6.7")
-        assert _refusal(f"MAIL FROM:<{path}> SIZE=1 BODY=8BITMIME") == (553, "5.6.7")
+        assert _refusal(f"MAIL FROM:<{path}>") == (550, "5.6.7")
+        assert _refusal(f"MAIL FROM:<{path}> SIZE=1 BODY=8BITMIME") == (550, "5.6.7")
         off = CommandParser(Limits(), _ALL - {Extension.SMTPUTF8})
-        assert _refusal(f"MAIL FROM:<{path}>", off) == (553, "5.6.7")
+        assert _refusal(f"MAIL FROM:<{path}>", off) == (550, "5.6.7")
         assert _refusal(f"MAIL FROM:<{path}> SMTPUTF8", off) == (555, "5.5.4")
         assert _refusal(f"RCPT TO:<{path}>", off) == (553, "5.6.7")
 

@@ -393,3 +393,23 @@ class TestMemory:
         kept, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert kept < 10_000
+
+
+def test_content_that_is_refused_is_not_accepted() -> None:
+    connection = ServerConnection()
+    connection.send(Reply(220, "hello"))
+    connection.receive_data(b"LHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n")
+    for code in (250, 250, 250, 354):
+        connection.next_event()
+        connection.send(Reply(code, "ok"))
+    connection.refuse_content(Reply(452, "no room"))
+    connection.receive_data(b"hello\r\n.\r\n")
+    event = connection.next_event()
+    assert isinstance(event, EndOfContent)
+    for answer in (
+        RemainingReply(reply=Reply(250, "saved")),
+        RecipientReply(recipient=event.recipients[0], reply=Reply(250, "saved")),
+    ):
+        with pytest.raises(LocalProtocolError, match="refused: 452 4.0.0 no room"):
+            connection.send(answer)
+    assert connection.send(RemainingReply(reply=Reply(452, "no room"))) == b"452 4.0.0 no room\r\n"

@@ -239,12 +239,13 @@ class Model:
 
     def bdat(self, size: int, last: bool) -> None:
         octets = b"BDAT %d%s\r\n" % (size, b" LAST" if last else b"") + b"Q" * size
-        if self.mail and not self.recipients and last:
+        if self.mail and not self.recipients and not self.broken and last:
             # RFC 2033 4.3: zero replies.
             self.sent += octets
             self.reset()
         elif not self.recipients or self.broken:
             self.say(octets, 503)
+            self.broken = self.mail
         else:
             self.size += size
             too_big = self.size > SETTINGS.limits.message_size
@@ -255,6 +256,10 @@ class Model:
                 self.say(octets, 552 if too_big else 250)
                 self.chunks = not too_big
                 self.broken = too_big
+
+    def bad_bdat(self, octets: bytes) -> None:
+        self.say(octets, 501)
+        self.broken = self.mail
 
     def rset(self) -> None:
         self.say(b"RSET\r\n", 250)
@@ -275,6 +280,7 @@ _STEPS = st.one_of(
         ),
     ),
     st.tuples(st.just("bdat"), st.tuples(st.sampled_from([0, 1, 9, 6000]), st.booleans())),
+    st.tuples(st.just("bad_bdat"), st.sampled_from([b"BDAT x\r\n", b"BDAT 4 NOW\r\nQUIT"])),
     st.tuples(st.just("rset"), st.none()),
     st.tuples(
         st.just("line"),
@@ -282,8 +288,7 @@ _STEPS = st.one_of(
             [
                 *((b"NOOP\r\n", 250), (b"VRFY x\r\n", 252), (b"BOGUS\r\n", 500)),
                 *((b"EHLO x\r\n", 500), (b"NO\nOP\r\n", 500), (b"x" * 5000 + b"\r\n", 500)),
-                *((b"BDAT x\r\n", 501), (b"BDAT 4 NOW\r\nQUIT", 501), (b"DATA x\r\n", 501)),
-                (b"EXPN x\r\n", 502),
+                *((b"DATA x\r\n", 501), (b"EXPN x\r\n", 502), (b"NOOP \xff\r\n", 501)),
             ]
         ),
     ),
@@ -310,6 +315,8 @@ def test_a_model_of_the_session(
                 model.data(content)
             case "bdat", (int(size), bool(last)):
                 model.bdat(size, last)
+            case "bad_bdat", bytes(octets):
+                model.bad_bdat(octets)
             case "line", (bytes(line), int(code)):
                 model.say(line, code)
             case _:

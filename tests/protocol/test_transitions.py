@@ -61,6 +61,7 @@ _MOVES: Final[dict[State, dict[Verb, tuple[State, ...]]]] = {
         _V.RSET: (_S.READY, _S.MAIL),
         _V.RCPT: (_S.RCPT, _S.MAIL),
         _V.BDAT_LAST: (_S.STATUS, _S.STATUS),
+        _V.BDAT: (_S.BROKEN, _S.BROKEN),
     },
     _S.RCPT: {
         _V.LHLO: (_S.READY, _S.RCPT),
@@ -217,6 +218,10 @@ def test_cell(state: State, verb: Verb, accept: bool) -> None:
         return
     reply = _ACCEPT.get(verb, _OK) if accept else _NO
     assert connection.next_event() is PAUSED
+    if accept and (state, verb) == (_S.MAIL, _V.BDAT):
+        with pytest.raises(LocalProtocolError, match="no valid recipients"):
+            connection.send(reply)
+        reply = _NO
     assert connection.send(reply) == reply.wire
     assert connection.state is moves[0 if accept else 1]
     if verb is _V.QUIT:
