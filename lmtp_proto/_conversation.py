@@ -151,7 +151,9 @@ class _Conversation:
         self._settings = settings
         self._clock = clock
         self._stop = stop
-        self._connection = ServerConnection(parser=parser, content_policy=settings.content_policy)
+        self._connection = ServerConnection(
+            parser=parser, content_policy=settings.content_policy, tls=session.tls is not None
+        )
         self._transaction: Transaction | None = None
         self._sink: Sink | None = None
         self._faults = 0
@@ -583,14 +585,15 @@ class _Conversation:
         self._answer(_START_TLS)
         yield from self._flush()
         effect = Handshake()
-        effect.deadline = self._clock() + self._settings.limits.command_timeout
+        effect.deadline = self._clock() + self._settings.limits.handshake_timeout
         yield effect
         if effect.outcome is None:
             # Nobody could read a reply now.
             self._connection.shut_down(_TIMED_OUT)
-            yield self._log(Severity.WARNING, "the TLS handshake failed")
+            yield self._log(Severity.WARNING, f"the TLS handshake failed: {effect.error}")
             return
         self._session.tls = effect.outcome
+        self._session.certificate = effect.certificate
         self._session.lhlo_domain = None
         self._connection.tls_established()
 

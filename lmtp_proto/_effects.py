@@ -4,7 +4,7 @@ A conversation is a generator that yields effects; the runtime performs each, fi
 and goes on. An effect object may be yielded many times.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol, TypeGuard, TypeVar
@@ -132,16 +132,20 @@ class GiveWay:
 
 
 class Handshake:
-    """Do the server's side of the TLS handshake.
+    """Do the TLS handshake.
 
-    `outcome` becomes protocol and cipher as text, None when the handshake failed.
+    `outcome` becomes protocol and cipher as text, None when the handshake failed; `error` is why
+    then. `certificate` becomes the peer's, as `ssl.SSLSocket.getpeercert()` gives it, None where
+    none was shown or verified.
     """
 
-    __slots__ = ("deadline", "outcome")
+    __slots__ = ("certificate", "deadline", "error", "outcome")
 
     def __init__(self) -> None:
         self.deadline = 0.0
         self.outcome: str | None = None
+        self.certificate: Mapping[str, object] | None = None
+        self.error: Exception | None = None
 
 
 class Severity(Enum):

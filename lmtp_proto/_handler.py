@@ -17,6 +17,7 @@ from ._events import Mail, Recipient
 from ._extensions import STANDARD_EXTENSIONS, Extension
 from ._limits import Limits
 from ._policy import INCOMING_CONTENT, ContentPolicy
+from ._proxy_protocol import ProxyHeader
 from ._reply import Reply
 from ._sasl import MECHANISMS, Credentials, Mechanism
 
@@ -77,6 +78,10 @@ class Session:
     """What the client called itself in LHLO, None before."""
     tls: str | None = None
     """Protocol and cipher, None without TLS."""
+    certificate: Mapping[str, object] | None = None
+    """The client's certificate, as `ssl.SSLSocket.getpeercert()` gives it, once verified."""
+    proxy: ProxyHeader | None = None
+    """What the PROXY header said, None where there was none."""
     trusted: bool = False
     """Whether the peer may speak for others, as `Handler.trusts()` said."""
     user: str | None = None

@@ -39,6 +39,9 @@ class Limits:
     """For a whole command to arrive. RFC 5321 4.5.3.2.7: at least 5 minutes."""
     content_timeout: float = 300.0
     """For the next octets of content. RFC 5321 4.5.3.2.5 lets a client pause for 3 minutes."""
+    handshake_timeout: float = 60.0
+    """For a TLS handshake, and for a PROXY header, which its sender writes at once (PROXY protocol
+    2: at least 3 seconds)."""
     write_timeout: float = 300.0
     """For the peer to read what is sent to it."""
     reply_timeout: float = 300.0
@@ -64,6 +67,7 @@ class Limits:
         for name in (
             "command_timeout",
             "content_timeout",
+            "handshake_timeout",
             "write_timeout",
             "reply_timeout",
             "final_reply_timeout",

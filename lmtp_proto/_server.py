@@ -139,16 +139,18 @@ class ServerConnection:
         extensions: frozenset[Extension] = STANDARD_EXTENSIONS,
         parser: CommandParser | None = None,
         content_policy: ContentPolicy = INCOMING_CONTENT,
+        tls: bool = False,
     ) -> None:
         """`parser` may be shared by all connections that have the same limits and extensions.
 
         `content_policy` is for text: what comes by BDAT with BODY=BINARYMIME stays as it is.
+        `tls`: the connection is under TLS from its first octet.
         """
         self._parser = parser or CommandParser(limits or Limits(), extensions)
         self._most = self._parser.limits.message_size
         self._input = InputBuffer()
         self._eof = False
-        self._tls = False
+        self._tls = tls
         self._authenticated = False
         self._transactions = 0
         self.state = State.CONNECTED

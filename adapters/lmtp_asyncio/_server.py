@@ -7,20 +7,18 @@ import signal
 import socket
 import threading
 from collections import deque
-from collections.abc import Generator
 from concurrent.futures import Executor
 from typing import Final
 
 from lmtp_proto import (
-    TOO_MANY_CONNECTIONS,
-    Effect,
     Handler,
     Pending,
     Run,
     Service,
     Settings,
 )
-from lmtp_sockets import ACCEPT_PAUSE, Listeners, accept, refuse
+from lmtp_sockets import ACCEPT_PAUSE, accept, refuse
+from lmtp_transport import Listener, Listeners, Reception
 
 from ._session import ServerSession
 
@@ -62,7 +60,7 @@ class Server:
         self._completed: deque[tuple[ServerSession, Run, Pending[object]]] = deque()
         self._wake_up_scheduled = False
 
-    async def start(self, *listeners: str | socket.socket) -> None:
+    async def start(self, *listeners: str | socket.socket | Listener) -> None:
         """Listen on addresses (`HOST:PORT`, `[IPV6]:PORT`, `unix:PATH`) and listening sockets.
 
         Connections are accepted when it returns. Raises ValueError for an address that is none,
@@ -71,10 +69,10 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._listeners = Listeners(listeners)
         self.addresses = self._listeners.addresses
-        for listener in self._listeners.sockets:
-            self._listen(listener)
+        for sock, listener in self._listeners.opened:
+            self._listen(sock, Reception(self._service, listener, self._loop.time))
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self, listener: socket.socket, reception: Reception) -> None:
         """Take in those who wait at a listener, so many that the others get their turn."""
         assert self._loop is not None
         for _ in range(_ACCEPTS):
@@ -83,15 +81,15 @@ class Server:
             except OSError as error:
                 _logger.error("cannot accept a connection: %s", error)
                 self._loop.remove_reader(listener)
-                self._loop.call_later(ACCEPT_PAUSE, self._listen, listener)
+                self._loop.call_later(ACCEPT_PAUSE, self._listen, listener, reception)
                 return
             if accepted is None:
                 return
             sock, address = accepted
             if len(self._sessions) + len(self._closing) >= self._max_connections:
-                refuse(sock, TOO_MANY_CONNECTIONS.wire)
+                refuse(sock, reception.too_many)
                 continue
-            session = ServerSession(self, self._loop, address)
+            session = ServerSession(self, self._loop, reception, address)
             self._sessions.add(session)
             self._idle.clear()
             sock.setblocking(False)
@@ -99,10 +97,10 @@ class Server:
             self._adoptions.add(task)
             task.add_done_callback(self._adoptions.discard)
 
-    def _listen(self, listener: socket.socket) -> None:
+    def _listen(self, listener: socket.socket, reception: Reception) -> None:
         assert self._loop is not None
         if not self.stop_flag.requested:
-            self._loop.add_reader(listener, self._accept, listener)
+            self._loop.add_reader(listener, self._accept, listener, reception)
 
     async def _adopt(self, session: ServerSession, sock: socket.socket) -> None:
         """Make a transport of a connection."""
@@ -123,8 +121,8 @@ class Server:
         """
         self.stop_flag.requested = True
         if self._listeners is not None and self._loop is not None:
-            for listener in self._listeners.sockets:
-                self._loop.remove_reader(listener)
+            for sock, _ in self._listeners.opened:
+                self._loop.remove_reader(sock)
             self._listeners.close()
             self._listeners = None
         for session in list(self._sessions):
@@ -142,11 +140,6 @@ class Server:
         await asyncio.sleep(0)
 
     # What sessions call.
-
-    def converse(self, peer: str, client_ip: str | None) -> Generator[Effect, None, None]:
-        """The conversation for a new connection."""
-        assert self._loop is not None
-        return self._service.converse(peer, client_ip, self._loop.time)
 
     def over(self, session: ServerSession, *, closed: bool) -> None:
         """A conversation has ended; its connection may still have to be closed."""
@@ -182,7 +175,7 @@ class Server:
 
 async def serve(
     handler: Handler,
-    *listeners: str | socket.socket,
+    *listeners: str | socket.socket | Listener,
     settings: Settings | None = None,
     max_connections: int = 1000,
     grace: float = 30.0,

@@ -22,6 +22,7 @@ from lmtp_proto import (
     Wait,
 )
 from lmtp_sockets import peer_name
+from lmtp_transport import Reception
 
 if TYPE_CHECKING:
     from ._server import Server
@@ -48,6 +49,7 @@ class ServerSession(asyncio.Protocol):
         "_loop",
         "_lost",
         "_receive",
+        "_reception",
         "_sending",
         "_server",
         "_timer",
@@ -59,8 +61,15 @@ class ServerSession(asyncio.Protocol):
 
     _transport: asyncio.Transport
 
-    def __init__(self, server: "Server", loop: asyncio.AbstractEventLoop, address: object) -> None:
+    def __init__(
+        self,
+        server: "Server",
+        loop: asyncio.AbstractEventLoop,
+        reception: Reception,
+        address: object,
+    ) -> None:
         self._server = server
+        self._reception = reception
         self._address = address
         self._loop = loop
         self._conversation: Generator[Effect, None, None] | None = None
@@ -86,7 +95,7 @@ class ServerSession(asyncio.Protocol):
         # uvloop's transports have the interface, not the base class.
         self._transport = cast(asyncio.Transport, transport)
         peer, client_ip = peer_name(self._address)
-        self._conversation = self._server.converse(peer, client_ip)
+        self._conversation = self._reception.converse(peer, client_ip)
         self._advance()
 
     def data_received(self, data: bytes) -> None:
@@ -223,7 +232,7 @@ class ServerSession(asyncio.Protocol):
                 self._loop.call_soon(self._advance)
                 return True
             case Handshake():
-                raise NotImplementedError("lmtp_asyncio has no TLS")
+                raise RuntimeError("no layer of this session does TLS")
             case _:
                 assert_never(effect)
         return False

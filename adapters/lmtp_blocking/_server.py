@@ -14,12 +14,12 @@ from queue import SimpleQueue
 from typing import Final
 
 from lmtp_proto import (
-    TOO_MANY_CONNECTIONS,
     Handler,
     Service,
     Settings,
 )
-from lmtp_sockets import ACCEPT_PAUSE, Listeners, accept, peer_name, refuse
+from lmtp_sockets import ACCEPT_PAUSE, accept, peer_name, refuse
+from lmtp_transport import Listener, Listeners, Reception
 
 from ._session import ServerSession
 
@@ -49,7 +49,7 @@ class Server:
         # Guards the set, and is notified when it is empty.
         self._idle = threading.Condition()
 
-    def start(self, *listeners: str | socket.socket) -> None:
+    def start(self, *listeners: str | socket.socket | Listener) -> None:
         """Listen on addresses (`HOST:PORT`, `[IPV6]:PORT`, `unix:PATH`) and listening sockets.
 
         Connections are accepted when it returns. Raises ValueError for an address that is none,
@@ -96,16 +96,17 @@ class Server:
         try:
             with selectors.DefaultSelector() as selector, self._wakened:
                 selector.register(self._wakened, selectors.EVENT_READ)
-                for listener in opened.sockets:
-                    selector.register(listener, selectors.EVENT_READ, listener)
+                for sock, listener in opened.opened:
+                    reception = Reception(self._service, listener, time.monotonic)
+                    selector.register(sock, selectors.EVENT_READ, (sock, reception))
                 while not self._stopping.is_set():
                     for key, _ in selector.select():
-                        if isinstance(key.data, socket.socket):
-                            self._accept(key.data)
+                        if key.data is not None:
+                            self._accept(*key.data)
         finally:
             opened.close()
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self, listener: socket.socket, reception: Reception) -> None:
         try:
             accepted = accept(listener)
         except OSError as error:
@@ -117,9 +118,10 @@ class Server:
         sock, address = accepted
         with self._idle:
             if len(self._sessions) >= self._max_connections:
-                refuse(sock, TOO_MANY_CONNECTIONS.wire)
+                refuse(sock, reception.too_many)
                 return
-            session = self._session(sock, address)
+            peer, client_ip = peer_name(address)
+            session = ServerSession(sock, peer, reception.converse(peer, client_ip))
             self._sessions.add(session)
         try:
             threading.Thread(
@@ -129,12 +131,7 @@ class Server:
             # The system gives no more threads.
             _logger.error("cannot serve a connection: %s", error)
             self._over(session)
-            refuse(sock, TOO_MANY_CONNECTIONS.wire)
-
-    def _session(self, sock: socket.socket, address: object) -> ServerSession:
-        peer, client_ip = peer_name(address)
-        conversation = self._service.converse(peer, client_ip, time.monotonic)
-        return ServerSession(sock, peer, conversation)
+            refuse(sock, reception.too_many)
 
     def _serve(self, session: ServerSession) -> None:
         try:
@@ -151,7 +148,7 @@ class Server:
 
 def serve(
     handler: Handler,
-    *listeners: str | socket.socket,
+    *listeners: str | socket.socket | Listener,
     settings: Settings | None = None,
     max_connections: int = 1000,
     grace: float = 30.0,

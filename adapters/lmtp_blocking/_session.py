@@ -100,7 +100,7 @@ class ServerSession:
                 # Threads take their turns by themselves.
                 pass
             case Handshake():
-                raise NotImplementedError("lmtp_blocking has no TLS")
+                raise RuntimeError("no layer of this session does TLS")
             case _:
                 assert_never(effect)
 

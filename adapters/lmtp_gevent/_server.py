@@ -16,14 +16,9 @@ import gevent.event
 from gevent import Greenlet
 from gevent.hub import get_hub
 
-from lmtp_proto import (
-    TOO_MANY_CONNECTIONS,
-    Handler,
-    Run,
-    Service,
-    Settings,
-)
-from lmtp_sockets import ACCEPT_PAUSE, Listeners, accept, peer_name, refuse
+from lmtp_proto import Handler, Run, Service, Settings
+from lmtp_sockets import ACCEPT_PAUSE, accept, peer_name, refuse
+from lmtp_transport import Listener, Listeners, Reception
 
 from ._session import ServerSession
 
@@ -58,7 +53,7 @@ class Server:
         self._completed: deque[tuple[ServerSession, Run]] = deque()
         self._is_over = False
 
-    def start(self, *listeners: str | socket.socket) -> None:
+    def start(self, *listeners: str | socket.socket | Listener) -> None:
         """Listen on addresses (`HOST:PORT`, `[IPV6]:PORT`, `unix:PATH`) and listening sockets.
 
         Connections are accepted when it returns. Raises ValueError for an address that is none,
@@ -70,8 +65,9 @@ class Server:
         self.addresses = self._listeners.addresses
         self._wake_up = get_hub().loop.async_()
         self._wake_up.start(self._take_completed)
-        for listener in self._listeners.sockets:
-            self._acceptors.append(gevent.spawn(self._accept_all, listener))
+        for sock, listener in self._listeners.opened:
+            reception = Reception(self._service, listener, time.monotonic)
+            self._acceptors.append(gevent.spawn(self._accept_all, sock, reception))
 
     def stop(self, grace: float = 30.0) -> None:
         """Accept no more, let running deliveries finish and be answered, say 421 to the rest.
@@ -100,18 +96,18 @@ class Server:
     def _join(self, seconds: float) -> None:
         gevent.joinall([session.greenlet for session in self._sessions], timeout=seconds)
 
-    def _accept_all(self, listener: socket.socket) -> None:
+    def _accept_all(self, listener: socket.socket, reception: Reception) -> None:
         hub = get_hub()
         watcher = hub.loop.io(listener.fileno(), _READ)
         try:
             while True:
                 # One at a time: sessions get their turn between two connections.
                 hub.wait(watcher)
-                self._accept(listener)
+                self._accept(listener, reception)
         finally:
             watcher.close()
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self, listener: socket.socket, reception: Reception) -> None:
         try:
             accepted = accept(listener)
         except OSError as error:
@@ -122,10 +118,10 @@ class Server:
             return
         sock, address = accepted
         if len(self._sessions) >= self._max_connections:
-            refuse(sock, TOO_MANY_CONNECTIONS.wire)
+            refuse(sock, reception.too_many)
             return
         peer, client_ip = peer_name(address)
-        conversation = self._service.converse(peer, client_ip, time.monotonic)
+        conversation = reception.converse(peer, client_ip)
         self._sessions.add(
             ServerSession(sock, peer, conversation, self._complete, self._sessions.discard)
         )
@@ -154,7 +150,7 @@ class Server:
 
 def serve(
     handler: Handler,
-    *listeners: str | socket.socket,
+    *listeners: str | socket.socket | Listener,
     settings: Settings | None = None,
     max_connections: int = 1000,
     grace: float = 30.0,

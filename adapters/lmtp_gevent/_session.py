@@ -121,7 +121,7 @@ class ServerSession:
             case GiveWay():
                 gevent.sleep(0)
             case Handshake():
-                raise NotImplementedError("lmtp_gevent has no TLS")
+                raise RuntimeError("no layer of this session does TLS")
             case _:
                 assert_never(effect)
 

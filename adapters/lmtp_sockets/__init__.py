@@ -13,14 +13,12 @@ from ._address import (
 )
 from ._connect import connect
 from ._listen import BACKLOG, listen, unlink_if_ours
-from ._listeners import Listeners
 from ._stream import Stream
 
 __all__ = [
     "ACCEPT_PAUSE",
     "BACKLOG",
     "LINGER",
-    "Listeners",
     "Stream",
     "TcpAddress",
     "UnixAddress",

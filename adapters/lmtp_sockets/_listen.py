@@ -33,16 +33,27 @@ class _UnixListener(socket.socket):
 
 
 def listen(
-    address: TcpAddress | UnixAddress, *, backlog: int = BACKLOG, mode: int = 0o666
+    address: TcpAddress | UnixAddress,
+    *,
+    backlog: int = BACKLOG,
+    mode: int = 0o666,
+    owner: int | None = None,
+    group: int | None = None,
 ) -> socket.socket:
     """Make a socket that listens on `address`.
 
-    `mode` is that of a UNIX socket's file: who may write to it may connect. Of a host name's
-    addresses the first is taken. Raises OSError that says what is wrong and where.
+    `mode` is that of a UNIX socket's file: who may write to it may connect. `owner` and `group` are
+    its user and group ID, None leaves them as they come. Of a host name's addresses the first is
+    taken. Raises OSError that says what is wrong and where.
     """
     try:
         if isinstance(address, UnixAddress):
-            return _listen_unix(address.path, backlog, mode)
+            return _listen_unix(
+                address.path,
+                backlog,
+                mode,
+                (-1 if owner is None else owner, -1 if group is None else group),
+            )
         return _listen_tcp(address, backlog)
     except OSError as error:
         raise _explained(error, address) from error
@@ -91,7 +102,7 @@ def _listen_tcp(address: TcpAddress, backlog: int) -> socket.socket:
     return sock
 
 
-def _listen_unix(path: str, backlog: int, mode: int) -> socket.socket:
+def _listen_unix(path: str, backlog: int, mode: int, owner: tuple[int, int]) -> socket.socket:
     sock = _UnixListener(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         try:
@@ -103,7 +114,7 @@ def _listen_unix(path: str, backlog: int, mode: int) -> socket.socket:
             sock.bind(path)
         sock.place = _Place(os.path.abspath(path), _identity(os.lstat(path)), os.getpid())
         # Nobody can connect before listen(), so the umask opens no gap.
-        _change_mode(path, mode)
+        _change_rights(path, mode, owner)
         sock.listen(backlog)
     except BaseException:
         unlink_if_ours(sock)
@@ -120,12 +131,15 @@ def _identity(found: os.stat_result) -> tuple[int, int, int]:
     return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
-def _change_mode(path: str, mode: int) -> None:
-    """Set the mode of a file that is no link: one put there in the meantime is not followed."""
+def _change_rights(path: str, mode: int, owner: tuple[int, int]) -> None:
+    """Set mode and owner (-1: no change) of a socket's file: a link put there in the meantime is
+    not followed."""
     descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
             os.chmod(f"/proc/self/fd/{descriptor}", mode)
+            if owner != (-1, -1):
+                os.chown(f"/proc/self/fd/{descriptor}", *owner)
     finally:
         os.close(descriptor)
 

@@ -1,7 +1,6 @@
 """Fixtures of the conformance suite: each test that takes `start` runs on every runtime."""
 
 import logging
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,6 +13,7 @@ from tests.adapters.harness import (
     RUNTIMES,
     Client,
     Connect,
+    Place,
     RunningServer,
     Start,
     serving,
@@ -33,7 +33,7 @@ def start(runtime: str) -> Iterator[Start]:
 
         def start_one(
             handler: Handler,
-            *listeners: str | socket.socket,
+            *listeners: Place,
             settings: Settings | None = None,
             max_connections: int = 1000,
         ) -> RunningServer:

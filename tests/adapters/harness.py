@@ -7,12 +7,13 @@ import asyncio
 import os
 import re
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeAlias
 
 import gevent
 import uvloop
@@ -30,6 +31,9 @@ from lmtp_proto import (
     Settings,
 )
 from lmtp_sockets import TcpAddress, parse_address
+from lmtp_transport import Listener
+
+Place: TypeAlias = str | socket.socket | Listener
 
 RUNTIMES: Final = ("blocking", "gevent", "asyncio", "uvloop")
 
@@ -47,7 +51,7 @@ class RunningServer:
         self,
         runtime: str,
         handler: Handler,
-        listeners: tuple[str | socket.socket, ...],
+        listeners: tuple[Place, ...],
         settings: Settings | None,
         max_connections: int,
     ) -> None:
@@ -140,7 +144,7 @@ class RunningServer:
 def serving(
     runtime: str,
     handler: Handler,
-    *listeners: str | socket.socket,
+    *listeners: Place,
     settings: Settings | None = None,
     max_connections: int = 1000,
 ) -> Iterator[RunningServer]:
@@ -234,6 +238,11 @@ class Client:
         self.send(ENVELOPE + paths + b"DATA\r\n" + content + b".\r\n")
         self.expect(b"250 ", b"250 ", *[b"250 "] * len(local_parts), b"354 ")
 
+    def start_tls(self, context: ssl.SSLContext, name: str = "localhost") -> Self:
+        """Do the handshake now."""
+        self.sock = context.wrap_socket(self.sock, server_hostname=name)
+        return self
+
     def half_close(self) -> None:
         """Send no more."""
         self.sock.shutdown(socket.SHUT_WR)
@@ -250,7 +259,7 @@ class Client:
     def _receive(self) -> bytes:
         try:
             return self.sock.recv(65_536)
-        except ConnectionResetError:
+        except (ConnectionResetError, ssl.SSLEOFError):
             return b""
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from lmtp_sockets import (
-    Listeners,
     Stream,
     TcpAddress,
     UnixAddress,
@@ -253,30 +252,6 @@ class TestUnix:
             text=True,
         )
         assert ended.stdout.split() == ["True", "False"]
-
-
-class TestListeners:
-    def test_all_or_none(self, tmp_path: Path) -> None:
-        path = tmp_path / "lmtp"
-        handed_in = socket.create_server(("127.0.0.1", 0))
-        with handed_in:
-            with pytest.raises(OSError, match="cannot listen"):
-                Listeners([f"unix:{path}", handed_in, f"unix:{path}/lmtp"])
-            assert not path.exists()
-            # It stays the caller's.
-            assert handed_in.fileno() >= 0
-
-    def test_none_at_all(self) -> None:
-        with pytest.raises(ValueError, match="an address"):
-            Listeners([])
-
-    def test_a_file_of_a_socket_handed_in_stays(self, tmp_path: Path) -> None:
-        path = tmp_path / "lmtp"
-        listeners = Listeners([listen(UnixAddress(str(path))), "127.0.0.1:0"])
-        assert listeners.addresses[0] == f"unix:{path}"
-        listeners.close()
-        assert path.is_socket()
-        assert [sock.fileno() for sock in listeners.sockets] == [-1, -1]
 
 
 class _BrokenListener(socket.socket):

@@ -14,6 +14,7 @@ ROOT: Final = Path(__file__).parents[2]
 PACKAGES: Final = {
     "lmtp_proto": ROOT / "lmtp_proto",
     "lmtp_sockets": ROOT / "adapters" / "lmtp_sockets",
+    "lmtp_transport": ROOT / "adapters" / "lmtp_transport",
     "lmtp_asyncio": ROOT / "adapters" / "lmtp_asyncio",
     "lmtp_gevent": ROOT / "adapters" / "lmtp_gevent",
     "lmtp_blocking": ROOT / "adapters" / "lmtp_blocking",
@@ -22,7 +23,14 @@ PACKAGES: Final = {
 }
 
 # Packages that work with nothing but the standard library.
-STDLIB_ONLY: Final = ("lmtp_proto", "lmtp_sockets", "lmtp_asyncio", "lmtp_blocking", "mailstore")
+STDLIB_ONLY: Final = (
+    "lmtp_proto",
+    "lmtp_sockets",
+    "lmtp_transport",
+    "lmtp_asyncio",
+    "lmtp_blocking",
+    "mailstore",
+)
 
 
 class Import(NamedTuple):

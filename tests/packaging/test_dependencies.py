@@ -10,11 +10,13 @@ import pytest
 
 from tests.packaging._project import PACKAGES, ROOT, STDLIB_ONLY, Import, imports
 
-_ADAPTER: Final = frozenset({"lmtp_proto", "lmtp_sockets"})
+_TRANSPORT: Final = frozenset({"lmtp_proto", "lmtp_sockets"})
+_ADAPTER: Final = _TRANSPORT | {"lmtp_transport"}
 
 MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "lmtp_proto": frozenset(),
     "lmtp_sockets": frozenset(),
+    "lmtp_transport": _TRANSPORT,
     "lmtp_asyncio": _ADAPTER,
     "lmtp_gevent": _ADAPTER,
     "lmtp_blocking": _ADAPTER,
@@ -45,6 +47,8 @@ PURE: Final = frozenset(
         "enum",
         "errno",
         "functools",
+        # Its decoder of line ends, which computes.
+        "io",
         "ipaddress",
         "itertools",
         "math",

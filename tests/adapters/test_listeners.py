@@ -1,0 +1,71 @@
+"""The listening sockets of a server, before any runtime serves them."""
+
+import os
+import socket
+import stat
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from lmtp_sockets import UnixAddress, listen
+from lmtp_transport import Listener, Listeners
+
+
+class TestListeners:
+    def test_all_or_none(self, tmp_path: Path) -> None:
+        path = tmp_path / "lmtp"
+        handed_in = socket.create_server(("127.0.0.1", 0))
+        with handed_in:
+            with pytest.raises(OSError, match="cannot listen"):
+                Listeners([f"unix:{path}", handed_in, f"unix:{path}/lmtp"])
+            assert not path.exists()
+            # It stays the caller's.
+            assert handed_in.fileno() >= 0
+
+    def test_none_at_all(self) -> None:
+        with pytest.raises(ValueError, match="an address"):
+            Listeners([])
+
+    def test_a_file_of_a_socket_handed_in_stays(self, tmp_path: Path) -> None:
+        path = tmp_path / "lmtp"
+        listeners = Listeners([listen(UnixAddress(str(path))), "127.0.0.1:0"])
+        assert listeners.addresses[0] == f"unix:{path}"
+        listeners.close()
+        assert path.is_socket()
+        assert [sock.fileno() for sock, _ in listeners.opened] == [-1, -1]
+
+    def test_the_file_of_a_unix_socket_has_mode_and_owner(self, tmp_path: Path) -> None:
+        path = tmp_path / "lmtp"
+        place = Listener(f"unix:{path}", mode=0o640, owner=os.getuid(), group=os.getgid())
+        listeners = Listeners([place])
+        found = path.stat()
+        assert stat.S_IMODE(found.st_mode) == 0o640
+        assert (found.st_uid, found.st_gid) == (os.getuid(), os.getgid())
+        listeners.close()
+        assert not path.exists()
+
+    @pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+    def test_the_file_can_belong_to_somebody_else(self, tmp_path: Path) -> None:
+        path = tmp_path / "lmtp"
+        listeners = Listeners([Listener(f"unix:{path}", owner=12345, group=54321)])
+        assert (path.stat().st_uid, path.stat().st_gid) == (12345, 54321)
+        listeners.close()
+
+    def test_tls_needs_a_certificate(self) -> None:
+        with pytest.raises(ValueError, match="a certificate"):
+            Listener("127.0.0.1:0", implicit_tls=True)
+
+
+class TestProxies:
+    def test_only_listed_networks_are_proxies(self) -> None:
+        listener = Listener("[::]:0", proxies=[ip_network("192.0.2.0/24"), ip_network("::1")])
+        assert listener.is_proxy("192.0.2.9")
+        assert listener.is_proxy("::1")
+        assert not listener.is_proxy("198.51.100.1")
+        # On a UNIX socket the file's mode says who may connect.
+        assert listener.is_proxy(None)
+
+    def test_nobody_is_unless_listed(self) -> None:
+        assert not Listener("[::]:0").is_proxy("192.0.2.9")
+        assert not Listener("[::]:0").is_proxy(None)
