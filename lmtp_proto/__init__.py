@@ -61,6 +61,7 @@ from ._handler import (
     Transaction,
 )
 from ._limits import Limits
+from ._offered_limits import OfferedLimits
 from ._parameters import (
     Body,
     ByMode,
@@ -88,6 +89,7 @@ from ._proxy_protocol import (
 )
 from ._reply import Reply
 from ._sasl import Credentials, Mechanism, SaslError
+from ._sasl_client import ClientMechanism, ExternalClient, LoginClient, PlainClient
 from ._server import ServerConnection
 from ._service import Service
 from ._state import TRANSITIONS, State, Step, Verb
@@ -109,6 +111,7 @@ __all__ = [
     "ByMode",
     "ClientConnection",
     "ClientEvent",
+    "ClientMechanism",
     "Command",
     "CommandParser",
     "ConnectionClosed",
@@ -123,6 +126,7 @@ __all__ = [
     "EndOfChunk",
     "EndOfContent",
     "Extension",
+    "ExternalClient",
     "Fault",
     "GiveWay",
     "Handler",
@@ -134,6 +138,7 @@ __all__ = [
     "Limits",
     "LocalProtocolError",
     "Log",
+    "LoginClient",
     "Mail",
     "MailParameters",
     "Mechanism",
@@ -141,10 +146,12 @@ __all__ = [
     "Message",
     "Noop",
     "Notify",
+    "OfferedLimits",
     "OriginalRecipient",
     "PathError",
     "PathRules",
     "Pending",
+    "PlainClient",
     "ProxyEndpoint",
     "ProxyHeader",
     "ProxyHeaderReader",

@@ -132,11 +132,12 @@ class GiveWay:
 
 
 class Handshake:
-    """Do the TLS handshake.
+    """Do the TLS handshake, as the side whose conversation this is.
 
-    `outcome` becomes protocol and cipher as text, None when the handshake failed; `error` is why
-    then. `certificate` becomes the peer's, as `ssl.SSLSocket.getpeercert()` gives it, None where
-    none was shown or verified.
+    `outcome` becomes protocol and cipher as text, None when the handshake failed or was not over by
+    `deadline`; `error` is why then. `certificate` becomes the peer's, as
+    `ssl.SSLSocket.getpeercert()` gives it, None where none was shown or verified. Whom a client's
+    handshake has to convince of whose name is the runtime's to know.
     """
 
     __slots__ = ("certificate", "deadline", "error", "outcome")

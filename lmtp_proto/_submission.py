@@ -17,9 +17,12 @@ from typing import Final
 
 from ._address import Address
 from ._client import ClientConnection, ClientEvent, Dialect, RecipientReplied, Replied
-from ._effects import Effect, Receive, Run, Send, Wait, is_job
+from ._command import CommandError, decode_base64, encode_command
+from ._effects import Effect, Handshake, Receive, Run, Send, Wait, is_job
 from ._errors import LocalProtocolError, RemoteProtocolError
 from ._events import (
+    Auth,
+    AuthResponse,
     Bdat,
     Command,
     ConnectionClosed,
@@ -31,12 +34,15 @@ from ._events import (
     Recipient,
     Rset,
     Signal,
+    StartTls,
 )
 from ._handler import Answer
 from ._limits import Limits
+from ._offered_limits import OfferedLimits, read_limits
 from ._parameters import NO_MAIL_PARAMETERS, Body, MailParameters
 from ._policy import OUTGOING_CONTENT, ContentPolicy, PolicyFilter
 from ._reply import Reply
+from ._sasl_client import ClientMechanism
 from ._state import State, Verb
 
 _LOST: Final = Reply(451, "the connection was lost", enhanced="4.4.2")
@@ -46,8 +52,21 @@ _ABANDONED: Final = Reply(451, "the client gave up amid its conversation", enhan
 _ANSWERED_EARLY: Final = Reply(
     451, "the server answered before the content was complete", enhanced="4.4.2"
 )
+_NO_HANDSHAKE: Final = Reply(451, "the TLS handshake failed", enhanced="4.7.0")
+# What the server would say, had it been asked (RFC 9422 5.1 to 5.3, RFC 5321 4.5.3.1.10).
+_TOO_MANY_MESSAGES: Final = Reply(
+    451, "the server takes no more messages in this session", enhanced="4.5.3"
+)
+_TOO_MANY_RECIPIENTS: Final = Reply(
+    452, "too many recipients for the server: not sent", enhanced="4.5.3"
+)
+_TOO_MANY_DOMAINS: Final = Reply(
+    452, "too many recipient domains for the server: not sent", enhanced="4.5.3"
+)
 
 _CHUNK_SIZE: Final = 262_144
+# RFC 5321 4.5.3.1.4, RFC 4954 4: the longest command line, CRLF included.
+_COMMAND_LINE: Final = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +77,11 @@ class Result:
     reply: Reply
     verb: Verb | None = None
     """What `reply` answered: MAIL, RCPT, DATA (no 354), BDAT (a chunk), END (the content). None:
-    the session ended before there was a reply."""
+    the session ended before there was a reply. MAIL and RCPT also where they were not said because
+    the server's LIMITS do not allow it; the reply is 451 or 452 with 4.5.3 then."""
+
+
+_NO_LIMITS: Final = OfferedLimits()
 
 
 class _Content:
@@ -126,13 +149,16 @@ class Submission:
         "_content_policy",
         "_dialect",
         "_domain",
+        "_domains",
         "_ended",
         "_final",
         "_goodbye",
         "_limits",
         "_receive",
         "_send",
+        "_transactions",
         "failure",
+        "tls",
     )
 
     def __init__(
@@ -166,9 +192,14 @@ class Submission:
         # A 421 after which replies to other recipients may still come.
         self._goodbye: Reply | None = None
         self._final: dict[Recipient, Result] = {}
+        # What LIMITS may bound in a session: MAIL commands, and domains of recipients.
+        self._transactions = 0
+        self._domains: set[str] = set()
         self._receive = Receive()
         self._send = Send()
         self.failure: RemoteProtocolError | None = None
+        self.tls: str | None = None
+        """Protocol and cipher, None in the clear; read-only."""
 
     @property
     def keywords(self) -> dict[str, str]:
@@ -176,9 +207,32 @@ class Submission:
         return self._connection.keywords
 
     @property
+    def offered_limits(self) -> OfferedLimits:
+        """The limits that the server offers (RFC 9422). `submit()` keeps them."""
+        words = self._connection.keywords.get("LIMITS")
+        return _NO_LIMITS if words is None else read_limits(words)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more can be said: the connection is to be closed without delay."""
+        return self._ended is not None
+
+    @property
+    def refusal(self) -> Reply | None:
+        """What every recipient of another message would be told without its being sent: the session
+        is over, or has had as many messages as the server takes. None: one can be submitted."""
+        if self._ended is not None:
+            return self._ended
+        most = self.offered_limits.transactions
+        return _TOO_MANY_MESSAGES if most is not None and self._transactions >= most else None
+
+    @property
     def usable(self) -> bool:
-        """Whether more can be said. If not, the connection is to be closed without delay."""
-        return self._ended is None
+        """Whether another message can be submitted; if not, `refusal` says why.
+
+        `close()` is still to be said where the session is not `over`.
+        """
+        return self.refusal is None
 
     def open(self) -> Generator[Effect, None, Reply]:
         """Read the greeting and say LHLO; the reply that decided, positive if all is well."""
@@ -203,13 +257,106 @@ class Submission:
             reply = yield from self.say(command)
         return reply
 
+    def start_tls(self) -> Generator[Effect, None, Reply]:
+        """Say STARTTLS, do the handshake and say LHLO anew: the reply that decided.
+
+        Where it is not positive, either the session is `over`, or the server has refused and it
+        goes on in the clear: `tls` is None then. Raises LocalProtocolError as `begin_tls()` does.
+        """
+        reply = yield from self.begin_tls()
+        if not reply.accepted:
+            return reply
+        reply = yield from self.hello()
+        return reply if reply.accepted else self._end(reply)
+
+    def begin_tls(self) -> Generator[Effect, None, Reply]:
+        """Say STARTTLS and do the handshake (RFC 3207 4); the reply to STARTTLS.
+
+        What was known of the server is forgotten, `hello()` is to be called next (4.2). Whom the
+        handshake has to convince is the runtime's to know. A handshake that fails, and octets
+        behind the reply in the clear, which may be another's, end the session; the reply says so.
+        Raises LocalProtocolError, before anything is sent, where the server does not offer STARTTLS
+        or TLS is active.
+        """
+        if self.tls is not None:
+            raise LocalProtocolError("TLS is active: no STARTTLS (RFC 3207 4.2)")
+        reply = yield from self.say(StartTls())
+        if reply.accepted:
+            # It has been read before the handshake, so it is not protected by it.
+            self._check_silence()
+            if self._ended is None:
+                yield from self._shake_hands()
+        return self._ended or reply
+
+    def _shake_hands(self) -> Generator[Effect, None, None]:
+        handshake = Handshake()
+        handshake.deadline = self._clock() + self._limits.reply_timeout
+        try:
+            yield handshake
+        except BaseException:
+            self._end(_ABANDONED)
+            raise
+        if handshake.outcome is None:
+            self._end(_NO_HANDSHAKE)
+            return
+        try:
+            self._connection.tls_established()
+        except RemoteProtocolError as error:
+            self._fail(error)
+            return
+        self.tls = handshake.outcome
+
+    def authenticate(self, mechanism: ClientMechanism) -> Generator[Effect, None, Reply]:
+        """Prove who the client is (RFC 4954); the reply that decided, 235 when it is believed.
+
+        Nothing here judges whether the connection is fit for it: PLAIN and LOGIN show the password
+        to whoever listens, so the caller uses them under TLS (`tls` is not None) or on a UNIX
+        socket alone. A refusal changes nothing, another mechanism may be tried. What the server
+        offers stays what it was; `hello()` asks whether it offers more to those it knows.
+
+        Raises LocalProtocolError, before anything is sent, where the server does not offer the
+        mechanism. Raises what `mechanism` raises; amid the exchange the session is over then.
+        """
+        if self._ended is not None:
+            return self._ended
+        name = mechanism.name.upper()
+        if name not in self.keywords.get("AUTH", "").upper().split():
+            raise LocalProtocolError(f"the server does not offer AUTH {name}")
+        # A response that waits for the server to ask for it.
+        held = mechanism.respond(None)
+        command = Auth(mechanism=name, response=held)
+        if len(encode_command(command)) > _COMMAND_LINE:
+            command = Auth(mechanism=name)
+        else:
+            held = None
+        reply = yield from self.say(command)
+        while 300 <= reply.code < 400:
+            response = self._respond(mechanism, reply) if held is None else held
+            held = None
+            reply = yield from self.say(AuthResponse(response=response))
+            if response is None and 300 <= reply.code < 400:
+                return self._fail(RemoteProtocolError(f"{reply} does not end a cancelled exchange"))
+        return reply
+
+    def _respond(self, mechanism: ClientMechanism, challenge: Reply) -> bytes | None:
+        """The response to a challenge, None to give up."""
+        try:
+            octets = decode_base64(challenge.text)
+        except CommandError:
+            return None
+        try:
+            return mechanism.respond(octets)
+        except BaseException:
+            self._end(_ABANDONED)
+            raise
+
     def say(self, command: Command) -> Generator[Effect, None, Reply]:
         """Say one command between two messages, such as NOOP; its reply, or why there is none.
 
         Raises LocalProtocolError as `ClientConnection.send()` does.
         """
         yield from self._catch_up()
-        if self.usable:
+        if self._ended is None:
             yield from self._put([command])
         return (yield from self._await_reply())
 
@@ -230,14 +377,17 @@ class Submission:
         go as they are. Raises LocalProtocolError, before anything is sent, where they or an address
         need an extension that the server does not offer, and for the same `Recipient` object given
         twice. Raises what `read()` raises, and LocalProtocolError for a content that the policy
-        refuses: the message is then incomplete and `usable` becomes False, so that the server never
+        refuses: the message is then incomplete and the session `over`, so that the server never
         gets the end of it.
+
+        Recipients beyond what the server's LIMITS allow are not sent: their reply is `452 4.5.3`.
+        With as many messages as it takes, `usable` becomes False.
         """
         if len(set(recipients)) != len(recipients):
             raise LocalProtocolError("each recipient needs an object of its own")
         self._final = {}
         yield from self._catch_up()
-        if recipients and self.usable:
+        if recipients and self._ended is None:
             yield from self._begin(reverse_path, recipients, read, size, body, parameters)
         rest = self._ended or _LOST
         return [
@@ -272,6 +422,9 @@ class Submission:
             raise LocalProtocolError("BODY=BINARYMIME goes with BDAT alone (RFC 3030 3)")
         mail = Mail(reverse_path=reverse_path, parameters=parameters)
         self._connection.check_recipients(mail, recipients)
+        recipients = self._within_limits(recipients)
+        if not recipients:
+            return
         binary = parameters.body is Body.BINARYMIME
         content = _Content(read, self._block_size, None if binary else self._content_policy)
         try:
@@ -279,12 +432,39 @@ class Submission:
         except RemoteProtocolError as error:
             self._fail(error)
             return
+        self._transactions += 1
+        if self.offered_limits.domains is not None:
+            self._domains.update(_domain(recipient) for recipient in recipients)
         try:
             yield from self._transact(said, recipients, content, chunked)
         except BaseException:
             # The runtime closes the connection amid the content: nobody takes it for complete.
             self._end(_ABANDONED)
             raise
+
+    def _within_limits(self, recipients: Sequence[Recipient]) -> Sequence[Recipient]:
+        """Those of `recipients` that the server's LIMITS allow; the others get their result."""
+        limits = self.offered_limits
+        if limits is _NO_LIMITS:
+            return recipients
+        refusal = self.refusal
+        if refusal is not None:
+            self._note_all(recipients, refusal, Verb.MAIL)
+            return ()
+        within: list[Recipient] = []
+        domains = set(self._domains)
+        for recipient in recipients:
+            if limits.recipients is not None and len(within) >= limits.recipients:
+                self._note(recipient, _TOO_MANY_RECIPIENTS, Verb.RCPT)
+                continue
+            domain = _domain(recipient)
+            if limits.domains is not None and domain not in domains:
+                if len(domains) >= limits.domains:
+                    self._note(recipient, _TOO_MANY_DOMAINS, Verb.RCPT)
+                    continue
+                domains.add(domain)
+            within.append(recipient)
+        return within
 
     def _transact(
         self,
@@ -330,7 +510,7 @@ class Submission:
             yield from self._send_chunks(content)
         else:
             if start_of_content is not None:
-                self._note_all(start_of_content, Verb.DATA)
+                self._note_all(connection.accepted, start_of_content, Verb.DATA)
             yield from self._reset()
 
     @property
@@ -345,9 +525,7 @@ class Submission:
             return
         command = event.command
         if isinstance(command, Mail):
-            self._final = {
-                each: Result(recipient=each, reply=reply, verb=Verb.MAIL) for each in recipients
-            }
+            self._note_all(recipients, reply, Verb.MAIL)
         # Behind a refused MAIL it is not RCPT that is refused.
         elif isinstance(command, Rcpt) and command.recipient not in self._final:
             self._note(command.recipient, reply, Verb.RCPT)
@@ -355,9 +533,9 @@ class Submission:
     def _note(self, recipient: Recipient, reply: Reply, verb: Verb) -> None:
         self._final[recipient] = Result(recipient=recipient, reply=reply, verb=verb)
 
-    def _note_all(self, reply: Reply, verb: Verb) -> None:
-        """`reply` is the last word on all accepted recipients."""
-        for recipient in self._connection.accepted:
+    def _note_all(self, recipients: Sequence[Recipient], reply: Reply, verb: Verb) -> None:
+        """`reply` is the last word on all of `recipients`."""
+        for recipient in recipients:
             self._note(recipient, reply, verb)
 
     def _reset(self) -> Generator[Effect, None, None]:
@@ -377,7 +555,7 @@ class Submission:
             if octets:
                 yield from self._write(octets)
                 event = yield from self._look()
-                if event is not None or not self.usable:
+                if event is not None or self._ended is not None:
                     yield from self._take_early_replies(event)
                     return
             octets = connection.send_content(block)
@@ -403,7 +581,7 @@ class Submission:
             if held and size + len(block) > self._chunk_size:
                 yield from self._put([Bdat(size=size)], content=held)
                 refusal = yield from self._read_chunk_replies(self._window - 1)
-                if refusal is not None or not self.usable:
+                if refusal is not None or self._ended is not None:
                     break
                 held = []
                 size = 0
@@ -411,10 +589,10 @@ class Submission:
             size += len(block)
         later = yield from self._read_chunk_replies(0)
         refusal = refusal or later
-        if not self.usable:
+        if self._ended is not None:
             return
         if refusal is not None:
-            self._note_all(refusal, Verb.BDAT)
+            self._note_all(self._connection.accepted, refusal, Verb.BDAT)
             yield from self._reset()
             return
         yield from self._put([Bdat(size=size, last=True)], content=held)
@@ -427,7 +605,7 @@ class Submission:
         """
         connection = self._connection
         refusal: Reply | None = None
-        while connection.in_flight and self.usable:
+        while connection.in_flight and self._ended is None:
             if connection.in_flight > most:
                 event = yield from self._await_event(self._limits.reply_timeout)
             else:
@@ -509,7 +687,7 @@ class Submission:
         """The next event, None when the session has ended."""
         deadline = self._clock() + timeout
         event = self._take()
-        while event is None and self.usable:
+        while event is None and self._ended is None:
             if not (yield from self._read(deadline)):
                 self._end(_TIMED_OUT)
                 break
@@ -519,13 +697,13 @@ class Submission:
     def _look(self) -> Generator[Effect, None, ClientEvent | None]:
         """The next event if it is there already, or None."""
         event = self._take()
-        while event is None and self.usable and (yield from self._read(self._clock())):
+        while event is None and self._ended is None and (yield from self._read(self._clock())):
             event = self._take()
         return event
 
     def _take(self) -> ClientEvent | None:
         """The next event of what was read, None when there is none or the session has ended."""
-        if not self.usable:
+        if self._ended is not None:
             return None
         try:
             event = self._connection.next_event()
@@ -555,12 +733,17 @@ class Submission:
             self._connection.receive_eof()
         return True
 
-    def _fail(self, error: RemoteProtocolError) -> None:
+    def _fail(self, error: RemoteProtocolError) -> Reply:
         self.failure = error
-        self._end(self._goodbye or _NOT_UNDERSTOOD)
+        return self._end(self._goodbye or _NOT_UNDERSTOOD)
 
     def _end(self, reply: Reply) -> Reply:
         """The session is over; the first reason counts."""
         if self._ended is None:
             self._ended = reply
         return reply
+
+
+def _domain(recipient: Recipient) -> str:
+    """The domain of a recipient: what differs in case alone is the same (RFC 5321 2.4)."""
+    return recipient.address.domain.lower()

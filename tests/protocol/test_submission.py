@@ -7,28 +7,46 @@ from concurrent.futures import Future
 from typing import Final
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lmtp_proto import (
+    STANDARD_EXTENSIONS,
     Address,
     Answer,
     Body,
+    ClientMechanism,
     ContentPolicy,
+    Credentials,
     Dialect,
     Effect,
+    Extension,
+    ExternalClient,
+    Handler,
+    Handshake,
     Interrupt,
     Limits,
     LocalProtocolError,
+    LoginClient,
     MailParameters,
+    Mechanism,
     Noop,
+    OfferedLimits,
+    PlainClient,
     Receive,
     Recipient,
+    RemoteProtocolError,
+    Reply,
     Result,
     Run,
     Send,
+    Session,
+    Settings,
     Submission,
     Treatment,
     Verb,
     Wait,
+    parse_mailbox,
 )
 from tests.dialogs.handler import SETTINGS, DialogHandler
 from tests.protocol.driver import Driver, begin
@@ -46,8 +64,14 @@ _BYE: Final = b"421 4.3.2 bye\r\n"
 class Peer:
     """Our server, as the client's runtime sees it."""
 
-    def __init__(self) -> None:
-        self.driver = Driver(DialogHandler(), SETTINGS)
+    def __init__(
+        self,
+        handler: Handler | None = None,
+        settings: Settings = SETTINGS,
+        *,
+        tls: str | None = None,
+    ) -> None:
+        self.driver = Driver(handler or DialogHandler(), settings, tls=tls)
         self.heard = b""
 
     def read(self, octets: bytes) -> None:
@@ -63,14 +87,25 @@ class Peer:
     def look(self) -> bytes | Interrupt:
         return self.write() or Interrupt.TIMEOUT
 
+    def shake_hands(self) -> str | None:
+        return self.driver.tls
+
 
 class Script(Peer):
     """A server that says the next of its lines each time it is waited for, then closes.
 
-    `early` is said at once when the octets before it have been heard.
+    `early` is said at once when the octets before it have been heard. `tls` is what handshakes end
+    with; `handshakes` tells what had been heard when each began.
     """
 
-    def __init__(self, *lines: bytes | Interrupt, early: tuple[bytes, bytes] | None = None) -> None:
+    def __init__(
+        self,
+        *lines: bytes | Interrupt,
+        early: tuple[bytes, bytes] | None = None,
+        tls: str | None = None,
+    ) -> None:
+        self.tls = tls
+        self.handshakes: list[bytes] = []
         self.lines = list(lines)
         self.early = early
         self.heard = b""
@@ -89,6 +124,10 @@ class Script(Peer):
             self.early = None
             return words
         return Interrupt.TIMEOUT
+
+    def shake_hands(self) -> str | None:
+        self.handshakes.append(self.heard)
+        return self.tls
 
 
 class Endless(Script):
@@ -112,6 +151,9 @@ def _perform(conversation: Generator[Effect, None, object], server: Peer) -> obj
                     begin(effect)
                 case Wait(run=run):
                     assert run.done
+                case Handshake():
+                    assert effect.deadline > 0.0
+                    effect.outcome = server.shake_hands()
     except StopIteration as end:
         return end.value
 
@@ -157,6 +199,12 @@ def _submit(
     assert isinstance(results, list)
     assert [result.recipient for result in results] == recipients
     return results
+
+
+def _say(conversation: Generator[Effect, None, Reply], server: Peer) -> Reply:
+    reply = _perform(conversation, server)
+    assert isinstance(reply, Reply)
+    return reply
 
 
 def _codes(results: Sequence[Result]) -> list[int]:
@@ -838,3 +886,591 @@ class TestMisuse:
         assert isinstance(results, list)
         assert [(result.reply.code, result.verb) for result in results] == [(552, Verb.MAIL)]
         assert b"MAIL FROM:<> SIZE=77\r\n" in script.heard
+
+
+_TLS: Final = b"250-host\r\n250-PIPELINING\r\n250 STARTTLS\r\n"
+_START: Final = b"220 2.0.0 begin\r\n"
+
+
+class TestTls:
+    def test_lhlo_is_said_anew(self) -> None:
+        settings = Settings(extensions=STANDARD_EXTENSIONS | {Extension.STARTTLS})
+        peer = Peer(settings=settings, tls="TLSv1.3 X")
+        submission = _open(peer)
+        assert (submission.tls, submission.keywords["STARTTLS"]) == (None, "")
+        assert _say(submission.start_tls(), peer).code == 250
+        assert submission.tls == peer.driver.session.tls == "TLSv1.3 X"
+        assert "STARTTLS" not in submission.keywords
+        assert peer.heard.endswith(b"STARTTLS\r\nLHLO client.example.org\r\n")
+        assert _codes(_submit(submission, peer, "alice", "nobody")) == [250, 550]
+        # RFC 3207 4.2: not a second time.
+        heard = peer.heard
+        with pytest.raises(LocalProtocolError, match="TLS is active"):
+            _perform(submission.start_tls(), peer)
+        assert peer.heard == heard
+        assert _say(submission.close(), peer).code == 221
+
+    @pytest.mark.parametrize("dialect", list(Dialect))
+    def test_what_was_learnt_is_forgotten(self, dialect: Dialect) -> None:
+        script = Script(_GREETING, _TLS, _START, _PLAIN, tls="TLSv1.3")
+        submission = _open(script, dialect=dialect)
+        assert _say(submission.begin_tls(), script) == Reply(220, "begin", enhanced="2.0.0")
+        assert submission.keywords == {}
+        assert script.handshakes == [script.heard]
+        # RFC 3207 4.2: nothing but LHLO follows.
+        with pytest.raises(LocalProtocolError):
+            _submit(submission, script, "a")
+        assert _say(submission.hello("other.example.org"), script).code == 250
+        assert script.heard.endswith(dialect.value.encode() + b" other.example.org\r\n")
+
+    def test_an_smtp_server_is_asked_for_extensions_anew(self) -> None:
+        script = Script(_GREETING, b"502 no\r\n", _PLAIN, tls="TLSv1.3")
+        submission = _open(script, dialect=Dialect.SMTP)
+        with pytest.raises(LocalProtocolError, match="STARTTLS"):
+            _perform(submission.start_tls(), script)
+        assert script.heard.endswith(b"HELO client.example.org\r\n")
+
+    def test_not_offered(self) -> None:
+        script = Script(_GREETING, _PIPELINING)
+        submission = _open(script)
+        heard = script.heard
+        with pytest.raises(LocalProtocolError, match="STARTTLS"):
+            _perform(submission.start_tls(), script)
+        assert script.heard == heard
+        assert submission.usable
+
+    def test_refused(self) -> None:
+        script = Script(_GREETING, _TLS, b"454 4.7.0 not now\r\n", _OK * 2 + _GO, _OK)
+        submission = _open(script)
+        assert _say(submission.start_tls(), script).code == 454
+        assert script.handshakes == []
+        # Whether to go on in the clear is for the caller to decide.
+        assert (submission.tls, submission.usable) == (None, True)
+        assert _codes(_submit(submission, script, "a")) == [250]
+
+    def test_a_handshake_that_fails(self) -> None:
+        script = Script(_GREETING, _TLS, _START, _PLAIN, tls=None)
+        submission = _open(script)
+        reply = _say(submission.start_tls(), script)
+        assert str(reply) == "451 4.7.0 the TLS handshake failed"
+        self._check_nothing_is_said(submission, script)
+        assert submission.failure is None
+
+    @pytest.mark.parametrize(
+        ("rest", "handshakes"),
+        [
+            (b"250 host\r\n", 0),
+            (b"250-host\r\n250 AUTH PLAIN\r\n", 0),
+            (b"250-host\r\n", 1),
+            (b"2", 1),
+            (b"\x16\x03\x03", 0),
+        ],
+    )
+    def test_replies_in_the_clear_are_not_taken(self, rest: bytes, handshakes: int) -> None:
+        # The counterpart of CVE-2011-0411: whoever is between the two could say them.
+        script = Script(_GREETING, _TLS, _START + rest, _PLAIN, tls="TLSv1.3")
+        submission = _open(script)
+        assert _say(submission.start_tls(), script).code == 451
+        assert len(script.handshakes) == handshakes
+        assert submission.tls is None
+        assert isinstance(submission.failure, RemoteProtocolError)
+        self._check_nothing_is_said(submission, script)
+
+    def test_421_in_the_clear(self) -> None:
+        script = Script(_GREETING, _TLS, _START + _BYE, tls="TLSv1.3")
+        submission = _open(script)
+        assert _say(submission.start_tls(), script).code == 421
+        assert script.handshakes == []
+        self._check_nothing_is_said(submission, script)
+
+    @pytest.mark.parametrize("words", [b"", b"421 4.3.2 bye\r\n", b"354 go\r\n", b"nonsense\r\n"])
+    def test_the_session_ends_instead(self, words: bytes) -> None:
+        script = Script(_GREETING, _TLS, words, tls="TLSv1.3")
+        submission = _open(script)
+        assert not _say(submission.start_tls(), script).accepted
+        assert script.handshakes == []
+        self._check_nothing_is_said(submission, script)
+
+    def test_lhlo_is_refused_behind_the_handshake(self) -> None:
+        script = Script(_GREETING, _TLS, _START, b"550 5.7.1 not you\r\n", tls="TLSv1.3")
+        submission = _open(script)
+        assert _say(submission.start_tls(), script).code == 550
+        assert submission.over
+
+    def test_a_handshake_that_is_given_up(self) -> None:
+        script = Script(_GREETING, _TLS, _START)
+        submission = _open(script)
+        conversation = submission.start_tls()
+        for effect in conversation:
+            if isinstance(effect, Send):
+                script.read(effect.data)
+            elif isinstance(effect, Receive):
+                effect.outcome = script.write() if effect.deadline > 0.0 else script.look()
+            else:
+                break
+        conversation.close()
+        self._check_nothing_is_said(submission, script)
+
+    def _check_nothing_is_said(self, submission: Submission, script: Script) -> None:
+        heard = script.heard
+        assert (submission.over, submission.usable) == (True, False)
+        assert not _say(submission.start_tls(), script).accepted
+        assert all(code >= 400 for code in _codes(_submit(submission, script, "a")))
+        _perform(submission.close(), script)
+        assert script.heard == heard
+
+
+_AUTH: Final = b"250-host\r\n250 AUTH PLAIN login EXTERNAL ECHO\r\n"
+_BELIEVED: Final = b"235 2.7.0 welcome\r\n"
+
+
+class Turns:
+    """A mechanism of an embedder's own: it says what it was told to, and hears the challenges."""
+
+    name: Final = "ECHO"
+
+    def __init__(self, *answers: bytes | Exception | None) -> None:
+        self.answers = list(answers)
+        self.heard: list[bytes | None] = []
+
+    def respond(self, challenge: bytes | None, /) -> bytes | None:
+        self.heard.append(challenge)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class EchoServer:
+    """The server's side of a mechanism of an embedder's own."""
+
+    def __init__(self) -> None:
+        self._heard: list[bytes | None] = []
+
+    def respond(self, response: bytes | None, /) -> bytes | Credentials:
+        self._heard.append(response)
+        if self._heard == [None, b"\x00\xff", b""]:
+            return Credentials(mechanism="ECHO", authorization_id="", authentication_id="echo")
+        return b"" if len(self._heard) == 1 else b"\x80" * 300
+
+
+class Gate(Handler):
+    """Believes whoever knows the password, or needs none."""
+
+    def __init__(self) -> None:
+        self.judged: list[Credentials] = []
+
+    def mechanism(self, session: Session, name: str, /) -> Mechanism | None:
+        return EchoServer() if name == "ECHO" else super().mechanism(session, name)
+
+    def authenticate(self, session: Session, credentials: Credentials, /) -> Answer[Reply | None]:
+        self.judged.append(credentials)
+        if credentials.password in ("pässword", "p" * 500, None):
+            return None
+        return super().authenticate(session, credentials)
+
+
+class TestAuthenticate:
+    SETTINGS = Settings(
+        extensions=STANDARD_EXTENSIONS | {Extension.STARTTLS, Extension.AUTH},
+        auth_mechanisms=("PLAIN", "LOGIN", "EXTERNAL", "ECHO"),
+    )
+
+    @pytest.mark.parametrize(
+        ("mechanism", "judged"),
+        [
+            (
+                PlainClient("ärger", "pässword", authorization="postmaster"),
+                Credentials(
+                    mechanism="PLAIN",
+                    authentication_id="ärger",
+                    authorization_id="postmaster",
+                    password="pässword",
+                ),
+            ),
+            (
+                # Too long for the line of AUTH.
+                PlainClient("alice", "p" * 500),
+                Credentials(
+                    mechanism="PLAIN",
+                    authentication_id="alice",
+                    authorization_id="",
+                    password="p" * 500,
+                ),
+            ),
+            (
+                LoginClient("alice", "pässword"),
+                Credentials(
+                    mechanism="LOGIN",
+                    authentication_id="alice",
+                    authorization_id="",
+                    password="pässword",
+                ),
+            ),
+            (
+                ExternalClient(),
+                Credentials(mechanism="EXTERNAL", authentication_id="", authorization_id=""),
+            ),
+            (
+                ExternalClient("alice"),
+                Credentials(mechanism="EXTERNAL", authentication_id="", authorization_id="alice"),
+            ),
+            (
+                Turns(None, b"\x00\xff", b""),
+                Credentials(mechanism="ECHO", authentication_id="echo", authorization_id=""),
+            ),
+        ],
+    )
+    def test_our_server_believes_it(self, mechanism: ClientMechanism, judged: Credentials) -> None:
+        gate = Gate()
+        peer = Peer(gate, self.SETTINGS, tls="TLSv1.3")
+        submission = _open(peer)
+        assert _say(submission.start_tls(), peer).accepted
+        keywords = submission.keywords
+        assert _say(submission.authenticate(mechanism), peer).code == 235
+        assert gate.judged == [judged]
+        # RFC 4954 4: without a security layer what was learnt stays.
+        assert submission.keywords == keywords
+        assert submission.usable
+
+    @pytest.mark.parametrize("kind", [PlainClient, LoginClient])
+    def test_a_refusal_leaves_another_try(self, kind: type[PlainClient | LoginClient]) -> None:
+        gate = Gate()
+        peer = Peer(gate, self.SETTINGS, tls="TLSv1.3")
+        submission = _open(peer)
+        assert _say(submission.start_tls(), peer).accepted
+        assert _say(submission.authenticate(kind("alice", "wrong")), peer).code == 535
+        mechanism = kind("alice", "pässword")
+        for code in (235, 503):
+            assert _say(submission.authenticate(mechanism), peer).code == code
+        assert len(gate.judged) == 2
+
+    @pytest.mark.parametrize(
+        ("mechanism", "line"),
+        [
+            (PlainClient("u", "p"), b"AUTH PLAIN AHUAcA=="),
+            (LoginClient("u", "p"), b"AUTH LOGIN"),
+            # RFC 4954 4: a response of no octets.
+            (ExternalClient(), b"AUTH EXTERNAL ="),
+            # The longest that RFC 5321 4.5.3.1.4 lets through: 510 octets and CRLF.
+            (Turns(b"x" * 375), b"AUTH ECHO " + b"eHh4" * 125),
+        ],
+    )
+    def test_the_initial_response(self, mechanism: ClientMechanism, line: bytes) -> None:
+        script = Script(_GREETING, _AUTH, _BELIEVED)
+        submission = _open(script)
+        assert _say(submission.authenticate(mechanism), script).code == 235
+        assert script.flights[1] == line + b"\r\n"
+
+    def test_an_initial_response_that_is_too_long_waits(self) -> None:
+        script = Script(_GREETING, _AUTH, b"334 \r\n", b"334 aGk=\r\n", _BELIEVED)
+        submission = _open(script)
+        mechanism = Turns(b"x" * 376, b"")
+        assert _say(submission.authenticate(mechanism), script).code == 235
+        assert script.flights[1] == b"AUTH ECHO\r\n"
+        assert script.flights[2] == b"eHh4" * 125 + b"eA==\r\n"
+        assert script.flights[3] == b"\r\n"
+        assert mechanism.heard == [None, b"hi"]
+
+    @pytest.mark.parametrize(
+        ("mechanism", "challenge"),
+        [
+            (Turns(None, None), b"334 aGk=\r\n"),
+            (Turns(None), b"334 no base64\r\n"),
+            (Turns(None), b"334 aGk\r\n"),
+            (Turns(None), b"334 \xc3\xbc\r\n"),
+            (Turns(None), b"334-aGk=\r\n334 aGk=\r\n"),
+            # One question too many.
+            (PlainClient("u", "p"), b"334 \r\n"),
+            (ExternalClient("u"), b"334 \r\n"),
+        ],
+    )
+    def test_giving_up(self, mechanism: ClientMechanism, challenge: bytes) -> None:
+        script = Script(_GREETING, _AUTH, challenge, b"501 5.7.0 cancelled\r\n", _OK)
+        submission = _open(script)
+        assert _say(submission.authenticate(mechanism), script).code == 501
+        assert script.flights[2] == b"*\r\n"
+        assert submission.usable
+        assert _say(submission.say(Noop()), script).code == 250
+
+    def test_login_is_asked_too_often(self) -> None:
+        script = Script(_GREETING, _AUTH, *[b"334 \r\n"] * 3, b"501 5.7.0 cancelled\r\n")
+        submission = _open(script)
+        assert _say(submission.authenticate(LoginClient("u", "p")), script).code == 501
+        assert script.flights[2:] == [b"dQ==\r\n", b"cA==\r\n", b"*\r\n"]
+
+    def test_a_challenge_behind_the_end(self) -> None:
+        script = Script(_GREETING, _AUTH, *[b"334 \r\n"] * 9)
+        submission = _open(script)
+        assert _say(submission.authenticate(Turns(None, None)), script).code == 451
+        assert script.heard.endswith(b"AUTH ECHO\r\n*\r\n")
+        assert submission.over
+        assert submission.failure is not None
+
+    @pytest.mark.parametrize("words", [b"", _BYE, b"nonsense\r\n", b"220 host\r\n"])
+    @pytest.mark.parametrize("place", [0, 1, 2])
+    def test_the_session_ends_instead(self, words: bytes, place: int) -> None:
+        script = Script(_GREETING, _AUTH, *[b"334 \r\n"] * place, words)
+        submission = _open(script)
+        reply = _say(submission.authenticate(LoginClient("u", "p")), script)
+        assert reply.code == (421 if words is _BYE else 451)
+        heard = script.heard
+        assert submission.over
+        assert _say(submission.authenticate(LoginClient("u", "p")), script) == reply
+        assert script.heard == heard
+
+    @pytest.mark.parametrize("hello", [_PLAIN, b"250-host\r\n250 AUTH\r\n", _AUTH])
+    def test_not_offered(self, hello: bytes) -> None:
+        class Ntlm(Turns):
+            name = "NTLM"  # type: ignore[misc]  # another mechanism
+
+        script = Script(_GREETING, hello)
+        submission = _open(script)
+        heard = script.heard
+        mechanism = Ntlm(None)
+        with pytest.raises(LocalProtocolError, match="AUTH NTLM"):
+            _perform(submission.authenticate(mechanism), script)
+        assert script.heard == heard
+        assert mechanism.heard == []
+        assert submission.usable
+
+    def test_a_mechanism_that_raises(self) -> None:
+        script = Script(_GREETING, _AUTH, b"334 \r\n", _OK)
+        submission = _open(script)
+        with pytest.raises(OSError, match="no ticket"):
+            _perform(submission.authenticate(Turns(OSError("no ticket"))), script)
+        # Nothing had been said.
+        assert submission.usable
+        with pytest.raises(OSError, match="no ticket"):
+            _perform(submission.authenticate(Turns(None, OSError("no ticket"))), script)
+        assert submission.over
+        assert script.heard.endswith(b"AUTH ECHO\r\n")
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda secret: PlainClient("alice", secret),
+            lambda secret: PlainClient("alice", "x", authorization=secret),
+            lambda secret: LoginClient("alice", secret),
+            ExternalClient,
+        ],
+    )
+    @pytest.mark.parametrize("secret", ["hidden\0", "hidden\udc80"])
+    def test_what_cannot_be_sent_is_not_shown(
+        self, make: Callable[[str], ClientMechanism], secret: str
+    ) -> None:
+        with pytest.raises(ValueError, match=r"NUL|Unicode") as caught:
+            make(secret)
+        assert "hidden" not in repr(caught.value)
+        assert caught.value.__suppress_context__ or caught.value.__context__ is None
+        assert "hidden" not in repr(make("hidden"))
+
+    @pytest.mark.parametrize("kind", [PlainClient, LoginClient])
+    @pytest.mark.parametrize(("user", "password"), [("", "p"), ("u", "")])
+    def test_nothing_proves_nothing(
+        self, kind: type[PlainClient | LoginClient], user: str, password: str
+    ) -> None:
+        with pytest.raises(ValueError, match="is empty"):
+            kind(user, password)
+
+
+def _limits(words: bytes) -> bytes:
+    return b"250-host\r\n250-PIPELINING\r\n250 LIMITS " + words + b"\r\n"
+
+
+class TestOfferedLimits:
+    @pytest.mark.parametrize(
+        ("words", "limits"),
+        [
+            (b"RCPTMAX=5 MAILMAX=7 RCPTDOMAINMAX=3", OfferedLimits(7, 5, 3)),
+            (b"rcptmax=999999", OfferedLimits(recipients=999_999)),
+            (b"", OfferedLimits()),
+            # RFC 9422 5: no 0, six digits at most. What is malformed is as if it were not there.
+            (b"RCPTMAX=0 MAILMAX=05 RCPTDOMAINMAX=1000000", OfferedLimits()),
+            (b"RCPTMAX MAILMAX= RCPTDOMAINMAX=-1", OfferedLimits()),
+            (b"RCPTMAX=x MAILMAX=1x RCPTDOMAINMAX=1=2", OfferedLimits()),
+            ("RCPTMAX=٣ MAILMAX=²".encode(), OfferedLimits()),
+            (b"FOO BAR=7 RCPTMAX=0  MAILMAX=4", OfferedLimits(transactions=4)),
+            (b"RCPTMAX=5 RCPTMAX=3 RCPTMAX=4", OfferedLimits(recipients=3)),
+        ],
+    )
+    def test_what_is_understood(self, words: bytes, limits: OfferedLimits) -> None:
+        submission = _open(Script(_GREETING, _limits(words)))
+        assert submission.offered_limits == limits
+
+    def test_none_are_offered(self) -> None:
+        submission = _open(Script(_GREETING, _PIPELINING))
+        assert submission.offered_limits == OfferedLimits()
+
+    def test_they_may_change(self) -> None:
+        script = Script(_GREETING, _limits(b"RCPTMAX=1"), _limits(b"RCPTMAX=2"))
+        submission = _open(script)
+        _perform(submission.hello(), script)
+        assert submission.offered_limits == OfferedLimits(recipients=2)
+
+    def test_recipients_beyond_are_not_sent(self) -> None:
+        script = Script(_GREETING, _limits(b"RCPTMAX=2"), *[_OK + _NO + _OK + _GO, _OK] * 2)
+        submission = _open(script)
+        for _ in range(2):
+            results = _submit(submission, script, "a", "b", "c", "d")
+            assert [str(result.reply)[:9] for result in results] == [
+                "550 5.1.1",
+                "250 2.0.0",
+                "452 4.5.3",
+                "452 4.5.3",
+            ]
+            assert [result.verb for result in results] == [
+                Verb.RCPT,
+                Verb.END,
+                Verb.RCPT,
+                Verb.RCPT,
+            ]
+        assert script.heard.count(b"RCPT") == 4
+        assert submission.usable
+
+    def test_recipients_beyond_where_mail_is_refused(self) -> None:
+        script = Script(_GREETING, _limits(b"RCPTMAX=1"), _NO * 3)
+        submission = _open(script)
+        results = _submit(submission, script, "a", "b")
+        assert _codes(results) == [550, 452]
+        assert [result.verb for result in results] == [Verb.MAIL, Verb.RCPT]
+
+    def test_recipients_beyond_where_the_session_ends(self) -> None:
+        script = Script(_GREETING, _limits(b"RCPTMAX=1"), _BYE)
+        submission = _open(script)
+        assert _codes(_submit(submission, script, "a", "b")) == [421, 452]
+
+    def test_our_server_says_what_it_keeps(self) -> None:
+        settings = Settings(
+            extensions=STANDARD_EXTENSIONS | {Extension.LIMITS},
+            limits=Limits(recipients=2, transactions=2),
+        )
+        peer = Peer(settings=settings)
+        submission = _open(peer)
+        assert _codes(_submit(submission, peer, "alice", "bob", "carol")) == [250, 250, 452]
+        assert _codes(_submit(submission, peer, "alice", sender="spam")) == [550]
+        assert not submission.usable
+        assert _say(submission.close(), peer).code == 221
+        assert 452 not in peer.driver.codes
+
+    @pytest.mark.parametrize("reply", [_OK * 2 + _GO, b"550 5.7.1 no\r\n" * 3])
+    def test_no_more_messages_in_the_session(self, reply: bytes) -> None:
+        # RFC 9422 5.1: refused ones count too.
+        finals = (_OK,) if reply.startswith(b"250") else ()
+        script = Script(_GREETING, _limits(b"MAILMAX=2"), *[reply, *finals] * 2, b"221 bye\r\n")
+        submission = _open(script)
+        for _ in range(2):
+            assert submission.usable
+            assert submission.refusal is None
+            _submit(submission, script, "a")
+        assert not submission.usable
+        assert str(submission.refusal).startswith("451 4.5.3 ")
+        heard = script.heard
+        results = _submit(submission, script, "a", "b")
+        assert [result.reply for result in results] == [submission.refusal] * 2
+        assert {result.verb for result in results} == {Verb.MAIL}
+        assert script.heard == heard
+        # The session is not over: the server is told that the client leaves.
+        assert not submission.over
+        assert _say(submission.close(), script).code == 221
+        assert submission.over
+
+    def test_what_was_never_said_does_not_count(self) -> None:
+        script = Script(_GREETING, _limits(b"MAILMAX=1 RCPTDOMAINMAX=1"), _OK * 2 + _GO, _OK)
+        submission = _open(script)
+        with pytest.raises(LocalProtocolError, match="SMTPUTF8"):
+            _submit(submission, script, "ü")
+        with pytest.raises(LocalProtocolError, match="SMTPUTF8"):
+            _submit(submission, script, "a", sender="ü")
+        _perform(
+            submission.submit(None, [], _reader([])),
+            script,
+        )
+        (other,) = _to("a@example.com")
+        results = _perform(submission.submit(None, [other], _reader([b"x\r\n"])), script)
+        assert isinstance(results, list)
+        assert _codes(results) == [250]
+
+    def test_domains_beyond_are_not_sent(self) -> None:
+        script = Script(
+            _GREETING, _limits(b"RCPTDOMAINMAX=2"), _OK * 5 + _GO, _OK * 4, _OK * 2 + _GO, _OK
+        )
+        submission = _open(script)
+        recipients = _to(
+            "a@one.example", "b@ONE.example", "c@two", "d@three", "e@two", "postmaster"
+        )
+        results = _perform(submission.submit(None, recipients, _reader([b"x\r\n"])), script)
+        assert isinstance(results, list)
+        assert _codes(results) == [250, 250, 250, 452, 250, 452]
+        assert str(results[3].reply).startswith("452 4.5.3 too many recipient domains")
+        # They are those of the session, not of one transaction (RFC 9422 5.3).
+        recipients = _to("d@three", "a@two")
+        results = _perform(submission.submit(None, recipients, _reader([b"x\r\n"])), script)
+        assert isinstance(results, list)
+        assert _codes(results) == [452, 250]
+        heard = script.heard
+        results = _perform(submission.submit(None, _to("d@three"), _reader([b"x\r\n"])), script)
+        assert isinstance(results, list)
+        assert _codes(results) == [452]
+        assert script.heard == heard
+        assert b"three" not in heard
+        assert submission.usable
+
+    def test_fewer_domains_than_there_were(self) -> None:
+        script = Script(
+            *(_GREETING, _limits(b"RCPTDOMAINMAX=2"), _OK * 3 + _GO, _OK * 2),
+            *(_limits(b"RCPTDOMAINMAX=1"), _OK * 2 + _GO, _OK),
+        )
+        submission = _open(script)
+        for recipients, codes in (
+            (_to("a@one", "a@two"), [250, 250]),
+            (_to("a@three", "a@two"), [452, 250]),
+        ):
+            results = _perform(submission.submit(None, recipients, _reader([b"x\r\n"])), script)
+            assert isinstance(results, list)
+            assert _codes(results) == codes
+            _perform(submission.hello(), script)
+
+
+def _to(*addresses: str) -> list[Recipient]:
+    return [Recipient(address=parse_mailbox(address)) for address in addresses]
+
+
+_SESSION: Final = (
+    _GREETING,
+    _TLS,
+    _START,
+    b"250-host\r\n250-PIPELINING\r\n250-AUTH LOGIN\r\n250 LIMITS MAILMAX=2 RCPTMAX=2\r\n",
+    b"334 VXNlcm5hbWU6\r\n",
+    b"334 UGFzc3dvcmQ6\r\n",
+    _BELIEVED,
+    _OK + _NO + b"250-2.1.5 a\r\n250 2.1.5 \xc3\xbc\r\n" + _GO,
+    b"250-2.0.0 queued\r\n250 2.0.0 as 1\r\n",
+    b"450 4.7.1 later\r\n503 5.5.1 no\r\n503 5.5.1 no\r\n",
+    b"221 2.0.0 bye\r\n",
+)
+
+
+def _hold(script: Script) -> list[object]:
+    """A whole session; all that is learnt in it."""
+    submission = _open(script)
+    learnt: list[object] = [
+        _say(submission.start_tls(), script),
+        _say(submission.authenticate(LoginClient("u", "p")), script),
+    ]
+    for local_parts in ("abc", "d", "e"):
+        results = _submit(submission, script, *local_parts)
+        learnt += [(result.reply, result.verb) for result in results]
+    learnt += [_say(submission.close(), script), submission.failure, script.flights]
+    return learnt
+
+
+@given(st.data())
+def test_any_split_gives_the_same_results(data: st.DataObject) -> None:
+    pieces: list[bytes] = []
+    for words in _SESSION:
+        cuts = data.draw(st.sets(st.integers(1, len(words) - 1), max_size=8).map(sorted))
+        pieces += [words[a:b] for a, b in itertools.pairwise([0, *cuts, len(words)])]
+    whole = _hold(Script(*_SESSION, tls="TLSv1.3"))
+    assert _hold(Script(*pieces, tls="TLSv1.3")) == whole
+    assert [str(item)[:3] for item in whole[:2]] == ["250", "235"]
