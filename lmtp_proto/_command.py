@@ -122,7 +122,10 @@ def _mail(argument: str, parser: "CommandParser") -> Command:
     parameters = NO_MAIL_PARAMETERS
     if rest:
         try:
-            parameters = mail_parameters(rest, parser.extensions, parser.limits.message_size)
+            limits = parser.limits
+            parameters = mail_parameters(
+                rest, parser.extensions, limits.message_size, limits.parameters
+            )
         except ParameterError as error:
             raise CommandError(error.reply) from None
     # RFC 6531 3.5.
@@ -148,7 +151,7 @@ def _rcpt(argument: str, parser: "CommandParser") -> Command:
     parameters = NO_RCPT_PARAMETERS
     if rest:
         try:
-            parameters = rcpt_parameters(rest, parser.extensions)
+            parameters = rcpt_parameters(rest, parser.extensions, parser.limits.parameters)
         except ParameterError as error:
             raise CommandError(error.reply) from None
     return Rcpt(recipient=Recipient(address=path, parameters=parameters))

@@ -55,6 +55,7 @@ from ._events import (
 )
 from ._handler import Handler, Session, Settings, Sink, Transaction
 from ._identification import NOT_TRUSTED, Identification
+from ._quota import Quota
 from ._reply import Reply
 from ._sasl import Credentials
 from ._server import ServerConnection
@@ -128,6 +129,7 @@ class _Conversation:
         "_handler",
         "_identification",
         "_out",
+        "_quota",
         "_receive",
         "_send",
         "_session",
@@ -162,6 +164,7 @@ class _Conversation:
         self._send = Send()
         # Replies that wait for the next write.
         self._out: list[bytes] = []
+        self._quota = Quota(settings.limits, clock) if Quota.needed(settings.limits) else None
 
     def run(self) -> Generator[Effect, None, None]:
         """The whole session."""
@@ -171,6 +174,7 @@ class _Conversation:
         clock = self._clock
         stop = self._stop
         limits = self._settings.limits
+        quota = self._quota
         try:
             yield from self._greet()
             while connection.state is not _CLOSED:
@@ -186,6 +190,8 @@ class _Conversation:
                     elif not receive.deadline:
                         # A command has one deadline, however slowly its octets come.
                         receive.deadline = clock() + limits.command_timeout
+                        if quota is not None and self._sink is None:
+                            receive.deadline = quota.deadline(receive.deadline)
                     yield receive
                     outcome = receive.outcome
                     if isinstance(outcome, bytes) and outcome:
@@ -195,6 +201,8 @@ class _Conversation:
                         del outcome
                     else:
                         yield from self._interrupted()
+                    continue
+                if quota is not None and self._is_spent(quota, event):
                     continue
                 rest = self._serve(event)
                 if rest is not None:
@@ -243,10 +251,27 @@ class _Conversation:
             self._shut_down(STOPPING)
         elif outcome is Interrupt.TIMEOUT:
             state = self._connection.state
-            self._shut_down(_TIMED_OUT)
+            quota = self._quota
+            overtime = None
+            if quota is not None and not self._amid_content:
+                # The deadline was that of the session, if it is the earlier one.
+                overtime = quota.overtime(self._receive.deadline)
+            self._shut_down(overtime or _TIMED_OUT)
             yield self._log(Severity.INFO, f"timed out: {state.value}")
         else:
             self._connection.receive_eof()
+
+    def _is_spent(self, quota: Quota, event: ServerEvent) -> bool:
+        """Whether `event` is one too many or comes too late: the session is ended then."""
+        refusal = quota.refusal(event, amid_content=self._amid_content)
+        if refusal is not None:
+            self._shut_down(refusal)
+        return refusal is not None
+
+    @property
+    def _amid_content(self) -> bool:
+        """Whether a content has begun, in which there may be commands: BDAT."""
+        return self._sink is not None or self._connection.content_flows
 
     def _serve(self, event: ServerEvent) -> _Rest | None:
         """Answer one event. What cannot be done at once is given back as the rest to do."""

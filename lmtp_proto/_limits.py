@@ -18,6 +18,9 @@ class Limits:
     command_line: int = 4096
     """Longest command line, CRLF included. RFC 5321 4.5.3.1.4 wants 512 at least, and each
     extension adds its own; Dovecot takes 4096."""
+    parameters: int = 20
+    """Parameters of one MAIL or RCPT; more are answered `555 5.5.4` (RFC 5321 4.1.1.11). There are
+    11 for MAIL, and no extension lets one be given twice."""
     reply: int = 65_536
     """Longest reply a client reads, all its lines together."""
     recipients: int = 1000
@@ -26,6 +29,14 @@ class Limits:
     transactions: int | None = None
     """Transactions of a session; the next MAIL ends it with `421 4.5.3` (RFC 9422 5). None: any
     number."""
+    commands: int | None = None
+    """Command lines of a session, whatever comes of them, and answers to challenges; the next one
+    ends it with `421 4.7.0`. No RFC has such a limit: MTAs that keep connections for many messages,
+    as Postfix does, take up another one then. None: any number."""
+    session_time: float | None = None
+    """How long a session may last. It is ended with `421 4.4.2` (RFC 5321 3.8) when the server
+    would read or serve the next command, not while it has the content of a message or a part of
+    it: that has its own timeout. None: as long as the others are kept."""
     message_size: int = 268_435_456
     """Largest content. RFC 1870: declared larger it is refused at MAIL, found larger it is read to
     its end and refused for every recipient with `552 5.3.4`."""
@@ -43,7 +54,9 @@ class Limits:
     """For a TLS handshake, and for a PROXY header, which its sender writes at once (PROXY protocol
     2: at least 3 seconds)."""
     write_timeout: float = 300.0
-    """For the peer to read what is sent to it."""
+    """For the peer to read what is sent to it. Nothing is read from it meanwhile, so that a peer
+    which does not read is owed the replies of one write at most: a hundred to commands, and one for
+    each of `recipients` (RFC 2920 3.2)."""
     reply_timeout: float = 300.0
     """A client's, for the reply to a command. RFC 5321 4.5.3.2.1 to .4."""
     final_reply_timeout: float = 600.0
@@ -55,15 +68,20 @@ class Limits:
     def __post_init__(self) -> None:
         for name, least in (
             ("command_line", 512),
+            # SIZE and BODY, which nearly every client gives.
+            ("parameters", 2),
             ("reply", 512),
             ("recipients", 1),
+            ("transactions", 1),
+            ("commands", 1),
             ("message_size", 1),
             ("discard", 0),
             ("faults", 1),
             ("window", 1),
         ):
-            if getattr(self, name) < least:
-                raise ValueError(f"Limits.{name} is {getattr(self, name)}; at least {least}")
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"Limits.{name} is {value}; at least {least}")
         for name in (
             "command_timeout",
             "content_timeout",
@@ -71,6 +89,8 @@ class Limits:
             "write_timeout",
             "reply_timeout",
             "final_reply_timeout",
+            "session_time",
         ):
-            if not 0 < getattr(self, name) < _LONGEST:
-                raise ValueError(f"Limits.{name} is {getattr(self, name)}; 0 to {_LONGEST} seconds")
+            value = getattr(self, name)
+            if value is not None and not 0 < value < _LONGEST:
+                raise ValueError(f"Limits.{name} is {value}; 0 to {_LONGEST} seconds")

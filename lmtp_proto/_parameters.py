@@ -525,8 +525,13 @@ _BINARY: Final = frozenset({Extension.BINARYMIME, Extension.CHUNKING})
 _ALL: Final = frozenset(Extension)
 
 
-def mail_parameters(text: str, extensions: frozenset[Extension], most: int) -> MailParameters:
-    """The parameters of MAIL; `most` is the largest SIZE, in octets. Raises ParameterError."""
+def mail_parameters(
+    text: str, extensions: frozenset[Extension], most: int, count: int
+) -> MailParameters:
+    """The parameters of MAIL, `count` at most; `most` is the largest SIZE, in octets.
+
+    Raises ParameterError.
+    """
     # What nearly every client says, and nothing else, is worth a short way.
     short = _SHORT.fullmatch(text)
     if short is not None and extensions >= _COMMON:
@@ -535,7 +540,7 @@ def mail_parameters(text: str, extensions: frozenset[Extension], most: int) -> M
             raise _too_big(most)
         return MailParameters(size=size, body=Body.EIGHTBITMIME if short[2] else None)
     fields: _MailFields = {}
-    given = _split(text)
+    given = _split(text, count)
     for name, value in given.items():
         keyword = _MAIL.get(name)
         if keyword is None or keyword.extension not in extensions:
@@ -554,10 +559,10 @@ def mail_parameters(text: str, extensions: frozenset[Extension], most: int) -> M
     return MailParameters(**fields)
 
 
-def rcpt_parameters(text: str, extensions: frozenset[Extension]) -> RcptParameters:
-    """The parameters of RCPT. Raises ParameterError."""
+def rcpt_parameters(text: str, extensions: frozenset[Extension], count: int) -> RcptParameters:
+    """The parameters of RCPT, `count` at most. Raises ParameterError."""
     fields: _RcptFields = {}
-    for name, value in _split(text).items():
+    for name, value in _split(text, count).items():
         keyword = _RCPT.get(name)
         if keyword is None or keyword.extension not in extensions:
             raise _unknown(name)
@@ -584,7 +589,7 @@ def encode_mail_parameters(parameters: MailParameters) -> str:
                 text += f" {name}={value}" if value else f" {name}"
                 certain = certain and keyword.certain
         if not certain:
-            mail_parameters(text[1:], _ALL, _MOST)
+            mail_parameters(text[1:], _ALL, _MOST, len(_MAIL))
     except ValueError as error:
         raise LocalProtocolError(f"MAIL cannot carry {parameters}: {error}") from error
     return text
@@ -601,17 +606,20 @@ def encode_rcpt_parameters(parameters: RcptParameters) -> str:
             if value is not None:
                 text += f" {name}={value}" if value else f" {name}"
         if text:
-            rcpt_parameters(text[1:], _ALL)
+            rcpt_parameters(text[1:], _ALL, len(_RCPT))
     except ValueError as error:
         raise LocalProtocolError(f"RCPT cannot carry {parameters}: {error}") from error
     return text
 
 
-def _split(text: str) -> dict[str, str]:
+def _split(text: str, count: int) -> dict[str, str]:
     """`KEYWORD[=value]` separated by one space: keywords in upper case to values, `""` for none.
 
     Raises ParameterError.
     """
+    if text.count(" ") >= count:
+        # RFC 5321 4.1.1.11: what cannot be taken is 555.
+        raise ParameterError(Reply(555, f"more than {count} parameters", enhanced="5.5.4"))
     found: dict[str, str] = {}
     for item in text.split(" "):
         match = _PARAMETER.fullmatch(item)

@@ -251,6 +251,20 @@ class TestTime:
         client.expect_end()
         assert mailbox.delivered == []
 
+    def test_a_session_that_lasts_too_long(self, start: Start, connect: Connect) -> None:
+        settings = Settings(limits=Limits(session_time=1.0))
+        server = start(Mailbox(), settings=settings)
+        busy = connect(server.address).greeted()
+        busy.send(ENVELOPE + b"RCPT TO:<b@example.org>\r\nDATA\r\nx\r\n")
+        busy.expect(b"250 ", b"250 ", b"250 ", b"354 ")
+        idle = connect(server.address).greeted()
+        idle.expect(b"421 4.4.2")
+        idle.expect_end()
+        # The other's time is over as well, but it may finish its message.
+        busy.send(b".\r\n")
+        busy.expect(b"250 ", b"421 4.4.2")
+        busy.expect_end()
+
     def test_a_delivery_takes_its_time(self, start: Start, connect: Connect) -> None:
         pending = PendingDeliveries()
         settings = Settings(

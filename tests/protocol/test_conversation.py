@@ -700,6 +700,134 @@ class TestDeadlines:
         assert driver.deadline == 1015.0
 
 
+class TestSessionTime:
+    LIMITS = Limits(session_time=100.0, command_timeout=60.0, content_timeout=90.0)
+
+    def start(self, data: bytes = b"") -> Driver:
+        driver = Driver(Recorder(), Settings(limits=self.LIMITS))
+        if data:
+            driver.receive(data)
+        driver.writes.clear()
+        return driver
+
+    def test_a_wait_ends_with_the_session(self) -> None:
+        driver = self.start()
+        assert driver.deadline == 1060.0
+        driver.now = 1050.0
+        driver.receive(b"NOOP\r\n")
+        assert driver.deadline == 1100.0
+        driver.now = 1100.0
+        driver.interrupt(Interrupt.TIMEOUT)
+        assert driver.output == b"250 2.0.0 OK\r\n421 4.4.2 the session has lasted too long\r\n"
+        assert driver.closed
+
+    def test_silence_is_told_from_it(self) -> None:
+        driver = self.start(_ENVELOPE)
+        driver.now = 1060.0
+        driver.interrupt(Interrupt.TIMEOUT)
+        assert driver.output == b"421 4.4.2 timed out\r\n"
+
+    @pytest.mark.parametrize("before", [b"", _LHLO, _ENVELOPE])
+    @pytest.mark.parametrize("late", [b"NOOP\r\n", b"DATA\r\n", b"BOGUS\r\n", b"QUIT\r\n"])
+    def test_a_command_that_comes_later(self, before: bytes, late: bytes) -> None:
+        driver = self.start(before)
+        driver.now = 1100.0
+        driver.receive(late * 3)
+        assert driver.output == b"421 4.4.2 the session has lasted too long\r\n"
+        assert driver.closed
+
+    def test_a_peer_that_always_has_something_to_say(self) -> None:
+        driver = self.start(_LHLO)
+        said = 0
+        while not driver.closed:
+            driver.now += 1.0
+            driver.receive(b"NOOP\r\nNOO")
+            if not driver.closed:
+                driver.receive(b"P\r\n")
+            said += 1
+        assert said == 100
+
+    @pytest.mark.parametrize("how", ["DATA", "BDAT", "chunks", "skipped"])
+    def test_a_content_that_has_begun_is_finished(self, how: str) -> None:
+        start, end, codes = {
+            "DATA": (b"DATA\r\n", _CONTENT, [250, 250]),
+            "BDAT": (b"BDAT 4 LAST\r\nab", b"cd", [250, 250]),
+            "chunks": (b"BDAT 2\r\nab", b"NOOP\r\nBDAT 1\r\ncBDAT 0 LAST\r\n", [250] * 4),
+            "skipped": (b"RSET\r\nBDAT 3\r\na", b"bc", []),
+        }[how]
+        driver = self.start(_ENVELOPE + start)
+        driver.writes.clear()
+        assert driver.deadline < 1100.0
+        driver.now = 1300.0
+        driver.receive(end + _LHLO)
+        assert driver.codes == [*codes, 421]
+        assert driver.closed
+
+    def test_the_time_is_over_amid_a_content(self) -> None:
+        driver = self.start(_ENVELOPE + b"BDAT 2\r\nab")
+        driver.now = 1200.0
+        driver.receive(b"NOOP\r\n")
+        assert driver.deadline == 1260.0
+        driver.receive(b"BDAT 5\r\nab")
+        assert driver.deadline == 1290.0
+        driver.now = 1290.0
+        driver.interrupt(Interrupt.TIMEOUT)
+        assert driver.output.endswith(b"421 4.4.2 timed out\r\n")
+
+    def test_the_client_goes(self) -> None:
+        driver = self.start(_LHLO)
+        driver.now = 1200.0
+        driver.eof()
+        assert (driver.closed, driver.output) == (True, b"")
+
+    def test_any_time_by_default(self) -> None:
+        driver = Driver(Recorder())
+        driver.now += 1e9
+        driver.receive(_LHLO)
+        assert driver.codes == [220, 250]
+
+
+class TestCommands:
+    @pytest.mark.parametrize(
+        ("octets", "codes"),
+        [
+            (b"NOOP\r\n" * 5, [250, 250, 250, 250, 421]),
+            # What is wrong counts too.
+            (b"BOGUS\r\n" * 5, [500, 500, 500, 500, 421]),
+            # Contents, their ends and the end of the session do not.
+            (_LHLO + _MAIL + _RCPT + b"DATA\r\n", [250, 250, 250, 354, 250]),
+            (_LHLO + _MAIL + _RCPT + b"BDAT 1 LAST\r\nx", [250] * 4),
+            # Lines of an exchange do.
+            (_LHLO + b"AUTH LOGIN\r\nYQ==\r\n*\r\nQUIT\r\n", [250, 334, 334, 501, 421]),
+        ],
+    )
+    def test_one_too_many(self, octets: bytes, codes: list[int]) -> None:
+        settings = Settings(
+            limits=Limits(commands=4), extensions=STANDARD_EXTENSIONS | {Extension.AUTH}
+        )
+        handler = Recorder()
+        driver = Driver(handler, settings)
+        driver.session.client_ip = None
+        driver.writes.clear()
+        driver.receive(octets)
+        if octets.endswith(b"DATA\r\n"):
+            driver.receive(b"a\r\n")
+            driver.receive(b"b\r\n.\r\n")
+        assert driver.codes == codes
+        if not driver.closed:
+            driver.eof()
+        assert _settled(handler)
+        assert (b"421 4.7.0 too many commands" in driver.output) == (codes[-1] == 421)
+
+    def test_amid_a_transaction_the_sink_is_closed(self) -> None:
+        handler = Recorder()
+        driver = Driver(handler, Settings(limits=Limits(commands=4)))
+        driver.receive(_LHLO + _MAIL + _RCPT + b"BDAT 1\r\nxBDAT 1 LAST\r\ny")
+        assert driver.codes[-2:] == [250, 421]
+        assert handler.delivered == []
+        assert _settled(handler)
+
+
 class TestFaults:
     def test_the_count_is_of_those_in_a_row(self) -> None:
         driver = Driver(Recorder(), Settings(limits=Limits(faults=2)))
@@ -848,6 +976,14 @@ class TestHostile:
                 driver.receive(hello[start : start + piece])
         assert driver.closed
         assert driver.codes == [220, 500]
+
+    def test_what_one_write_owes_is_bounded(self) -> None:
+        # Nothing is read until it is written: more than this is never owed.
+        driver = Driver(Recorder(), Settings(limits=Limits(recipients=5)))
+        transaction = _MAIL + _RCPT * 9 + b"BDAT 1 LAST\r\nx"
+        driver.receive(_LHLO + (b"NOOP\r\n" * 93 + transaction) * 50)
+        owed = [write.count(b"\r\n") for write in driver.writes]
+        assert 100 < max(owed) <= 100 + 5
 
     def test_answers_to_a_block_are_bounded_by_it(self) -> None:
         driver = Driver(Recorder())

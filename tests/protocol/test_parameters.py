@@ -313,6 +313,33 @@ def test_the_limit_of_size(more: str) -> None:
         assert _refusal(f"MAIL FROM:<> SIZE={size}{more}", parser) == (552, "5.3.4")
 
 
+class TestCount:
+    PARSER = CommandParser(Limits(parameters=3), _ALL)
+
+    def test_as_many_as_the_limit(self) -> None:
+        assert _mail("SIZE=1 BODY=7BIT RET=FULL", self.PARSER).ret is not None
+        self.PARSER.parse(b"RCPT TO:<a@b> NOTIFY=NEVER IGNOREQUOTA ORCPT=x;y")
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "MAIL FROM:<> SIZE=1 BODY=7BIT RET=FULL ENVID=x",
+            "RCPT TO:<a@b> NOTIFY=NEVER IGNOREQUOTA ORCPT=x;y XRCPTFORWARD=a",
+            # It is the number that counts, not what they are.
+            "MAIL FROM:<> A B C D",
+            "RCPT TO:<a@b> A A A A",
+        ],
+    )
+    def test_one_more(self, line: str) -> None:
+        # RFC 5321 4.1.1.11.
+        assert _refusal(line, self.PARSER) == (555, "5.5.4")
+        with pytest.raises(ValueError, match="more than 3 parameters"):
+            self.PARSER.parse(line.encode())
+
+    def test_all_that_there_are_by_default(self) -> None:
+        assert Limits().parameters >= len(_NEEDS)
+
+
 class TestSmtputf8:
     """RFC 6531 3.3 to 3.5."""
 
