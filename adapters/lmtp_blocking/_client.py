@@ -5,6 +5,7 @@ A connection on which a message was left incomplete is cut, so that no server ta
 
 import select
 import socket
+import ssl
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from types import TracebackType
@@ -13,6 +14,7 @@ from typing import Final, TypeVar, assert_never
 from lmtp_proto import (
     Address,
     Body,
+    ClientMechanism,
     Dialect,
     Effect,
     GiveWay,
@@ -21,6 +23,7 @@ from lmtp_proto import (
     Limits,
     Log,
     MailParameters,
+    OfferedLimits,
     Receive,
     Recipient,
     RemoteProtocolError,
@@ -31,7 +34,9 @@ from lmtp_proto import (
     Submission,
     Wait,
 )
-from lmtp_sockets import Stream, connect, parse_address
+from lmtp_sockets import Stream, TcpAddress, connect, parse_address
+
+from ._tls import Tls
 
 T = TypeVar("T")
 
@@ -45,6 +50,17 @@ class Channel:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._stream = Stream(sock, self._wait)
+        self._receive: Callable[[float], bytes | None] = self._read
+        self._send: Callable[[bytes, float], None] = self._stream.send
+        # What a handshake would be done with, and what one was done with.
+        self._offered: Tls | None = None
+        self._tls: Tls | None = None
+
+    def prepare_tls(self, context: ssl.SSLContext | None, server_hostname: str | None) -> None:
+        """The conversation held next may do a handshake; `context` None trusts whom the system
+        trusts. Raises ValueError where a name is to be verified and there is none."""
+        context = context or ssl.create_default_context()
+        self._offered = Tls(context, server_hostname, self._read, self._stream.send)
 
     def hold(self, conversation: Generator[Effect, None, T]) -> T:
         """Perform the effects of `conversation` to its end, and give its result."""
@@ -66,27 +82,40 @@ class Channel:
 
     def close(self) -> None:
         """Close the connection."""
-        self._stream.close()
+        try:
+            if self._tls is not None:
+                self._tls.leave()
+        finally:
+            self._stream.close()
 
     def _perform(self, effect: Effect) -> None:
         match effect:
             case Receive():
-                octets = self._stream.receive(effect.deadline)
-                if octets is None:
-                    effect.outcome = Interrupt.TIMEOUT
-                else:
-                    effect.outcome = octets or self._last_words()
+                octets = self._receive(effect.deadline)
+                effect.outcome = Interrupt.TIMEOUT if octets is None else octets
             case Send():
-                self._stream.send(effect.data, effect.deadline)
+                self._send(effect.data, effect.deadline)
             case Run():
                 effect.run()
             case Wait() | GiveWay() | Log():
                 # Nothing runs beside a blocking client, and it has nothing to log.
                 pass
             case Handshake():
-                raise NotImplementedError("lmtp_blocking has no TLS")
+                effect.outcome = self._shake_hands(effect.deadline)
             case _:
                 assert_never(effect)
+
+    def _shake_hands(self, deadline: float) -> str:
+        tls = self._offered
+        assert tls is not None, "prepare_tls() was not called"
+        outcome = tls.shake_hands(deadline)
+        self._tls = tls
+        self._receive, self._send = tls.receive, tls.send
+        return outcome
+
+    def _read(self, deadline: float) -> bytes | None:
+        octets = self._stream.receive(deadline)
+        return octets if octets is None else octets or self._last_words()
 
     def _last_words(self) -> bytes:
         """What the server said before it closed: where writing has failed it is not read yet."""
@@ -108,8 +137,8 @@ class Client:
 
     Connects to `address` (`HOST:PORT`, `[IPV6]:PORT`, `unix:PATH`) within `connect_timeout` seconds
     and says LHLO as `domain`; with `Dialect.SMTP` it speaks to an SMTP server. `chunk_size` is the
-    most octets of a BDAT chunk, 0 sends by DATA alone. Whatever
-    the server says or fails to say becomes a reply for each recipient. Raises ValueError for an
+    most octets of a BDAT chunk, 0 sends by DATA alone. Whatever the server says or fails to say
+    becomes a reply for each recipient. Raises ValueError for an
     address that is none, OSError where connecting fails.
     """
 
@@ -123,7 +152,9 @@ class Client:
         dialect: Dialect = Dialect.LMTP,
         chunk_size: int = 262_144,
     ) -> None:
-        self._channel = Channel(connect(parse_address(address), connect_timeout))
+        place = parse_address(address)
+        self._host = place.host if isinstance(place, TcpAddress) else None
+        self._channel = Channel(connect(place, connect_timeout))
         self._submission = Submission(
             domain, clock=time.monotonic, limits=limits, dialect=dialect, chunk_size=chunk_size
         )
@@ -147,9 +178,52 @@ class Client:
         return self._submission.keywords
 
     @property
+    def offered_limits(self) -> OfferedLimits:
+        """The limits that the server offers (RFC 9422). `submit()` keeps them."""
+        return self._submission.offered_limits
+
+    @property
+    def tls(self) -> str | None:
+        """Protocol and cipher, None in the clear."""
+        return self._submission.tls
+
+    @property
     def usable(self) -> bool:
-        """Whether the session goes on: another message can be submitted."""
+        """Whether another message can be submitted: the session goes on, and the server takes one
+        more. If not, `refusal` says why, and a new connection is needed."""
         return self._submission.usable
+
+    @property
+    def refusal(self) -> Reply | None:
+        """What every recipient of another message would be told without its being sent, None while
+        one can be submitted."""
+        return self._submission.refusal
+
+    def start_tls(
+        self, context: ssl.SSLContext | None = None, *, server_hostname: str | None = None
+    ) -> Reply:
+        """Say STARTTLS, do the handshake and say LHLO anew: the reply that decided.
+
+        Where that is not positive there is no TLS: a server that refuses leaves the session in the
+        clear, `tls` is None then. `context` None trusts the system's certificates; they are to be
+        for `server_hostname`, by default the host that was connected to. Raises LocalProtocolError,
+        before anything is sent, where the server does not offer STARTTLS or TLS is active, and
+        ValueError where `context` verifies a name and there is none, as on a UNIX socket. Raises
+        ssl.SSLError where the handshake fails, as for a certificate that is not trusted, and
+        TimeoutError; the connection is cut then.
+        """
+        self._channel.prepare_tls(context, server_hostname or self._host)
+        return self._hold(self._submission.start_tls())
+
+    def authenticate(self, mechanism: ClientMechanism) -> Reply:
+        """Prove who the client is (RFC 4954); the reply that decided, 235 when it is believed.
+
+        `PlainClient` and `LoginClient` show the password to whoever listens: they are for TLS and
+        UNIX sockets, which is not checked here. A refusal changes nothing. Raises
+        LocalProtocolError, before anything is sent, where the server does not offer the mechanism.
+        Raises what `mechanism` raises; amid the exchange the connection is cut then.
+        """
+        return self._hold(self._submission.authenticate(mechanism))
 
     def submit(
         self,
@@ -165,34 +239,39 @@ class Client:
 
         `reverse_path` None is the null reverse-path. `content` gives the octets in any pieces,
         lines end in CRLF. `size` (octets) and `body` are declared where the server takes them.
-        Raises LocalProtocolError, before anything is sent, where `parameters`, those of a recipient
-        or an address need an extension that the server does not offer. Raises what `content`
-        raises: the connection is cut then and every further result is 451.
+        Recipients beyond what its LIMITS allow are not sent: their reply is `452 4.5.3`. Raises
+        LocalProtocolError, before anything is sent, where `parameters`, those of a recipient or an
+        address need an extension that the server does not offer. Raises what `content` raises: the
+        connection is cut then and every further result is 451.
         """
-        try:
-            return self._channel.hold(
-                self._submission.submit(
-                    reverse_path,
-                    recipients,
-                    _reader(content),
-                    size=size,
-                    body=body,
-                    parameters=parameters,
-                )
+        return self._hold(
+            self._submission.submit(
+                reverse_path,
+                recipients,
+                _reader(content),
+                size=size,
+                body=body,
+                parameters=parameters,
             )
-        finally:
-            if not self._submission.usable:
-                self._channel.cut()
+        )
 
     def close(self) -> None:
         """Take leave, where the session goes on, and close the connection."""
         try:
-            if self._submission.usable:
-                self._channel.hold(self._submission.close())
-            else:
+            if self._submission.over:
                 self._channel.cut()
+            else:
+                self._channel.hold(self._submission.close())
         finally:
             self._channel.close()
+
+    def _hold(self, conversation: Generator[Effect, None, T]) -> T:
+        """Hold a conversation, and cut the connection if it was the last."""
+        try:
+            return self._channel.hold(conversation)
+        finally:
+            if self._submission.over:
+                self._channel.cut()
 
     def __enter__(self) -> "Client":
         return self

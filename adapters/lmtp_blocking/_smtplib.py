@@ -17,7 +17,9 @@ Moving from `smtplib.LMTP`:
   recipients whose reply was lost have a 451.
 - Line ends of a message in bytes become CRLF too, as those of a str do: a bare CR or LF is not
   allowed in a message (RFC 5321 2.3.8).
-- There is no `docmd()`, `mail()`, `rcpt()`, `data()`, `login()` or `starttls()`.
+- `starttls()` verifies the server's certificate and name, unless its `context` does not.
+- `login()` knows PLAIN and LOGIN, in UTF-8; `auth()` takes other mechanisms.
+- There is no `docmd()`, `mail()`, `rcpt()` or `data()`.
 """
 
 import copy
@@ -29,6 +31,7 @@ import io
 import re
 import smtplib
 import socket
+import ssl
 import time
 from collections.abc import Callable, Generator, Sequence
 from types import TracebackType
@@ -36,16 +39,19 @@ from typing import Final, NoReturn, Self, TypeVar
 
 from lmtp_proto import (
     Address,
+    ClientMechanism,
     Command,
     CommandParser,
     Effect,
     Extension,
     Limits,
     LocalProtocolError,
+    LoginClient,
     Mail,
     MailParameters,
     Noop,
     PathError,
+    PlainClient,
     Rcpt,
     Recipient,
     Reply,
@@ -96,6 +102,8 @@ class LMTP:
         self.results: list[tuple[str, int, bytes]] = []
         """Of the last message: address, code and text for each recipient given, in order."""
         self._port = port
+        # The name that a certificate has to be for.
+        self._host: str | None = None
         self._channel: Channel | None = None
         self._submission: Submission | None = None
         self._greeted = False
@@ -132,7 +140,9 @@ class LMTP:
                 reply_timeout=self.timeout,
                 final_reply_timeout=self.timeout,
             )
-        sock = connect(_address(host, port or self._port), self.timeout or _CONNECT_TIMEOUT)
+        place = _address(host, port or self._port)
+        self._host = place.host if isinstance(place, TcpAddress) else None
+        sock = connect(place, self.timeout or _CONNECT_TIMEOUT)
         self._channel = Channel(sock)
         self._submission = Submission(self.local_hostname, clock=time.monotonic, limits=limits)
         code, text = self._reply(lambda submission: submission.read_greeting())
@@ -163,6 +173,79 @@ class LMTP:
     def has_extn(self, opt: str) -> bool:
         """Whether the server offers the extension with this keyword."""
         return opt.lower() in self.esmtp_features
+
+    def starttls(self, *, context: ssl.SSLContext | None = None) -> tuple[int, bytes]:
+        """Go on under TLS: code and text of the reply to STARTTLS.
+
+        LHLO is said anew by whatever needs it. `context` None trusts the system's certificates.
+        Raises `smtplib.SMTPNotSupportedError` when STARTTLS is not offered,
+        `smtplib.SMTPResponseException` when the server refuses, and ssl.SSLError or TimeoutError
+        when the handshake fails, which closes the connection. Raises ValueError where `context`
+        verifies a name and there is none, as on a UNIX socket.
+        """
+        self.ehlo_or_helo_if_needed()
+        if not self.has_extn("starttls"):
+            raise smtplib.SMTPNotSupportedError("the server does not offer STARTTLS")
+        assert self._channel is not None
+        self._channel.prepare_tls(context, self._host)
+        code, text = self._reply(lambda submission: submission.begin_tls())
+        if code >= 400:
+            raise smtplib.SMTPResponseException(code, text)
+        self._greeted = False
+        self.esmtp_features = {}
+        return code, text
+
+    def login(
+        self, user: str, password: str, *, initial_response_ok: bool = True
+    ) -> tuple[int, bytes]:
+        """Prove who the client is by PLAIN or LOGIN, which show the password to whoever listens:
+        code and text of the reply.
+
+        `initial_response_ok` is there for `smtplib`'s sake: LOGIN never has one, PLAIN always.
+        Raises ValueError for text that they cannot carry, `smtplib.SMTPNotSupportedError` when AUTH
+        is not offered, `smtplib.SMTPException` when it is with neither of the two,
+        `smtplib.SMTPAuthenticationError` when the server does not believe it.
+        """
+        self.ehlo_or_helo_if_needed()
+        if not self.has_extn("auth"):
+            raise smtplib.SMTPNotSupportedError("the server does not offer AUTH")
+        refused: smtplib.SMTPAuthenticationError | None = None
+        for mechanism in (PlainClient(user, password), LoginClient(user, password)):
+            if mechanism.name in self._mechanisms():
+                try:
+                    return self._authenticate(mechanism)
+                except smtplib.SMTPAuthenticationError as error:
+                    refused = error
+        raise refused or smtplib.SMTPException("the server offers neither AUTH PLAIN nor LOGIN")
+
+    def auth(
+        self,
+        mechanism: str,
+        authobject: Callable[..., str | None],
+        *,
+        initial_response_ok: bool = True,
+    ) -> tuple[int, bytes]:
+        """Prove who the client is by `mechanism`: code and text of the reply.
+
+        `authobject()` gives the initial response, or None; `authobject(challenge)`, called with
+        bytes, gives the response to a challenge, None to give up. Raises
+        `smtplib.SMTPNotSupportedError` when the mechanism is not offered,
+        `smtplib.SMTPAuthenticationError` when the server does not believe it.
+        """
+        self.ehlo_or_helo_if_needed()
+        if mechanism.upper() not in self._mechanisms():
+            raise smtplib.SMTPNotSupportedError(f"the server does not offer AUTH {mechanism}")
+        return self._authenticate(_Mechanism(mechanism, authobject, initial_response_ok))
+
+    def _mechanisms(self) -> list[str]:
+        return self.esmtp_features.get("auth", "").upper().split()
+
+    def _authenticate(self, mechanism: ClientMechanism) -> tuple[int, bytes]:
+        code, text = self._reply(lambda submission: submission.authenticate(mechanism))
+        # As smtplib has it: 503 says that it was believed before.
+        if code not in (235, 503):
+            raise smtplib.SMTPAuthenticationError(code, text)
+        return code, text
 
     def noop(self) -> tuple[int, bytes]:
         """Say NOOP: code and text of the reply."""
@@ -315,8 +398,26 @@ class LMTP:
         try:
             return channel.hold(begin(submission))
         finally:
-            if not submission.usable:
+            if submission.over:
                 self.close()
+
+
+class _Mechanism:
+    """A mechanism in the manner of `smtplib.SMTP.auth()`."""
+
+    def __init__(
+        self, name: str, authobject: Callable[..., str | None], initial_response: bool
+    ) -> None:
+        self.name = name
+        self._authobject = authobject
+        self._initial_response = initial_response
+
+    def respond(self, challenge: bytes | None, /) -> bytes | None:
+        if challenge is not None:
+            response = self._authobject(challenge)
+        else:
+            response = self._authobject() if self._initial_response else None
+        return None if response is None else response.encode()
 
 
 def _address(host: str, port: int) -> TcpAddress | UnixAddress:

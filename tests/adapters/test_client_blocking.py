@@ -9,8 +9,17 @@ from contextlib import contextmanager
 import pytest
 
 from lmtp_blocking import Client
-from lmtp_proto import Address, Dialect, Limits, LocalProtocolError, Recipient, Settings
+from lmtp_proto import (
+    Address,
+    Dialect,
+    Limits,
+    LocalProtocolError,
+    OfferedLimits,
+    Recipient,
+    Settings,
+)
 from tests.adapters.harness import PATIENCE, Mailbox, serving
+from tests.server._scripted import Scripted
 
 _PIPELINING = b"250-host\r\n250 PIPELINING\r\n"
 
@@ -89,6 +98,19 @@ def test_a_content_that_raises_is_not_delivered() -> None:
         with Client(server.address) as client, pytest.raises(LocalProtocolError):
             client.submit(None, _recipients("ü"), [b"hi\r\n"])
     assert mailbox.delivered == []
+
+
+def test_the_limits_that_a_server_offers_are_kept() -> None:
+    script = {"LHLO": b"250-host\r\n250-PIPELINING\r\n250 LIMITS MAILMAX=1 RCPTMAX=1\r\n"}
+    with Scripted(script, final=b"250 2.0.0 ok\r\n") as server, Client(server.address) as client:
+        assert client.offered_limits == OfferedLimits(transactions=1, recipients=1)
+        assert client.refusal is None
+        first, second = (client.submit(None, _recipients("a", "b"), [b"hi\r\n"]) for _ in "12")
+        assert [result.reply.code for result in first] == [250, 452]
+        assert [result.reply for result in second] == [client.refusal] * 2
+        assert not client.usable
+    # The client takes its leave all the same.
+    assert server.lines[-1] == "QUIT"
 
 
 def test_a_server_that_says_nothing() -> None:

@@ -262,6 +262,16 @@ class TestAgainstAScript:
             with pytest.raises(smtplib.SMTPServerDisconnected):
                 lmtp.sendmail(_SENDER, _TO, _MESSAGE)
 
+    def test_the_limits_that_a_server_offers_are_kept(self) -> None:
+        script = {"LHLO": b"250-host\r\n250-PIPELINING\r\n250 LIMITS MAILMAX=1 RCPTMAX=1\r\n"}
+        with Scripted(script, final=_OK) as server, LMTP(server.address) as lmtp:
+            outcome = lmtp.sendmail(_SENDER, _TO, _MESSAGE)
+            assert [code for code, _ in outcome.values()] == [250, 452]
+            with pytest.raises(smtplib.SMTPSenderRefused) as caught:
+                lmtp.sendmail(_SENDER, _TO, _MESSAGE)
+            assert caught.value.smtp_code == 451
+            assert lmtp.quit()[0] == 221
+
     def test_texts_of_many_lines(self) -> None:
         final = b"250-2.0.0 one\r\n250 2.0.0 two\r\n250 \xc3\xbc\r\n"
         with Scripted(final=final) as server, LMTP(server.address) as lmtp:
