@@ -12,6 +12,8 @@ from ._errors import RemoteProtocolError
 
 # RFC 5321 4.5.3.1.5: a reply line has at most 512 octets, CRLF included.
 _LINE_LIMIT: Final = 512
+# RFC 4954 4: the longest line of an authentication exchange.
+_CHALLENGE_LIMIT: Final = 12_288
 _ENHANCED: Final = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}")
 _UNPRINTABLE: Final = re.compile(r"[^ -~]")
 
@@ -23,7 +25,7 @@ class Reply:
     `enhanced` is the enhanced status code such as `"5.1.1"`; left out it is the general one of the
     code's class (`"5.0.0"`), as RFC 2034 4 wants one in every 2xx, 4xx and 5xx reply; `""` leaves
     it out, as the greeting and the LHLO reply must. Octets that are not printable ASCII become
-    "?" and a line is cut at 512 octets, so that no text can break the reply.
+    "?" and a line is cut at 512 octets (12,288 of code 334), so that no text can break the reply.
 
     Raises ValueError for a code or enhanced status code that no reply can have.
     """
@@ -81,7 +83,8 @@ def _encode(code: int, enhanced: str, lines: tuple[str, ...]) -> bytes:
         line = lines[0]
         if not (line.isascii() and line.isprintable()):
             line = _UNPRINTABLE.sub("?", line)
-        return f"{code} {status}{line}"[: _LINE_LIMIT - 2].encode("ascii") + b"\r\n"
+        limit = _CHALLENGE_LIMIT if code == 334 else _LINE_LIMIT
+        return f"{code} {status}{line}"[: limit - 2].encode("ascii") + b"\r\n"
     room = _LINE_LIMIT - len("250-\r\n") - len(status)
     out = []
     for line in lines:

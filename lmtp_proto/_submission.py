@@ -276,7 +276,7 @@ class Submission:
         handshake has to convince is the runtime's to know. A handshake that fails, and octets
         behind the reply in the clear, which may be another's, end the session; the reply says so.
         Raises LocalProtocolError, before anything is sent, where the server does not offer STARTTLS
-        or TLS is active.
+        or TLS is active. Raises what the runtime says of a handshake that has failed.
         """
         if self.tls is not None:
             raise LocalProtocolError("TLS is active: no STARTTLS (RFC 3207 4.2)")
@@ -290,7 +290,7 @@ class Submission:
 
     def _shake_hands(self) -> Generator[Effect, None, None]:
         handshake = Handshake()
-        handshake.deadline = self._clock() + self._limits.reply_timeout
+        handshake.deadline = self._clock() + self._limits.handshake_timeout
         try:
             yield handshake
         except BaseException:
@@ -298,6 +298,8 @@ class Submission:
             raise
         if handshake.outcome is None:
             self._end(_NO_HANDSHAKE)
+            if handshake.error is not None:
+                raise handshake.error
             return
         try:
             self._connection.tls_established()

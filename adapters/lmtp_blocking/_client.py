@@ -35,8 +35,7 @@ from lmtp_proto import (
     Wait,
 )
 from lmtp_sockets import Stream, TcpAddress, connect, parse_address
-
-from ._tls import Tls
+from lmtp_transport import TlsLayer
 
 T = TypeVar("T")
 
@@ -50,20 +49,24 @@ class Channel:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._stream = Stream(sock, self._wait)
-        self._receive: Callable[[float], bytes | None] = self._read
-        self._send: Callable[[bytes, float], None] = self._stream.send
-        # What a handshake would be done with, and what one was done with.
-        self._offered: Tls | None = None
-        self._tls: Tls | None = None
+        self._tls: TlsLayer | None = None
 
     def prepare_tls(self, context: ssl.SSLContext | None, server_hostname: str | None) -> None:
         """The conversation held next may do a handshake; `context` None trusts whom the system
         trusts. Raises ValueError where a name is to be verified and there is none."""
-        context = context or ssl.create_default_context()
-        self._offered = Tls(context, server_hostname, self._read, self._stream.send)
+        if self._tls is None or not self._tls.active:
+            self._tls = TlsLayer(
+                context or ssl.create_default_context(),
+                server_side=False,
+                server_hostname=server_hostname,
+                clock=time.monotonic,
+            )
 
     def hold(self, conversation: Generator[Effect, None, T]) -> T:
         """Perform the effects of `conversation` to its end, and give its result."""
+        return self._run(conversation if self._tls is None else self._tls.over(conversation))
+
+    def _run(self, conversation: Generator[Effect, None, T]) -> T:
         try:
             while True:
                 try:
@@ -84,38 +87,29 @@ class Channel:
         """Close the connection."""
         try:
             if self._tls is not None:
-                self._tls.leave()
+                self._run(self._tls.leave())
         finally:
             self._stream.close()
 
     def _perform(self, effect: Effect) -> None:
         match effect:
             case Receive():
-                octets = self._receive(effect.deadline)
-                effect.outcome = Interrupt.TIMEOUT if octets is None else octets
+                octets = self._stream.receive(effect.deadline)
+                if octets is None:
+                    effect.outcome = Interrupt.TIMEOUT
+                else:
+                    effect.outcome = octets or self._last_words()
             case Send():
-                self._send(effect.data, effect.deadline)
+                self._stream.send(effect.data, effect.deadline)
             case Run():
                 effect.run()
             case Wait() | GiveWay() | Log():
                 # Nothing runs beside a blocking client, and it has nothing to log.
                 pass
             case Handshake():
-                effect.outcome = self._shake_hands(effect.deadline)
+                raise RuntimeError("no layer of this connection does TLS")
             case _:
                 assert_never(effect)
-
-    def _shake_hands(self, deadline: float) -> str:
-        tls = self._offered
-        assert tls is not None, "prepare_tls() was not called"
-        outcome = tls.shake_hands(deadline)
-        self._tls = tls
-        self._receive, self._send = tls.receive, tls.send
-        return outcome
-
-    def _read(self, deadline: float) -> bytes | None:
-        octets = self._stream.receive(deadline)
-        return octets if octets is None else octets or self._last_words()
 
     def _last_words(self) -> bytes:
         """What the server said before it closed: where writing has failed it is not read yet."""
@@ -209,8 +203,8 @@ class Client:
         for `server_hostname`, by default the host that was connected to. Raises LocalProtocolError,
         before anything is sent, where the server does not offer STARTTLS or TLS is active, and
         ValueError where `context` verifies a name and there is none, as on a UNIX socket. Raises
-        ssl.SSLError where the handshake fails, as for a certificate that is not trusted, and
-        TimeoutError; the connection is cut then.
+        ssl.SSLError where the handshake fails, as for a certificate that is not trusted,
+        ConnectionError or TimeoutError; the connection is cut then.
         """
         self._channel.prepare_tls(context, server_hostname or self._host)
         return self._hold(self._submission.start_tls())

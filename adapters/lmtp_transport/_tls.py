@@ -22,7 +22,7 @@ class TlsLayer:
     """One side's TLS over one connection; in the clear until a `Handshake` has succeeded.
 
     `clock` gives seconds that never go back. `server_hostname` is a client's: whom the certificate
-    is to be for.
+    is to be for. Raises ValueError where `context` is to verify a name and there is none.
     """
 
     __slots__ = (
@@ -44,6 +44,9 @@ class TlsLayer:
         clock: Callable[[], float],
         server_hostname: str | None = None,
     ) -> None:
+        # Without a socket ssl does not look at it, and would verify no name at all.
+        if not server_side and context.check_hostname and not server_hostname:
+            raise ValueError("server_hostname is needed: the context verifies the server's name")
         self._context = context
         self._server_side = server_side
         self._server_hostname = server_hostname
@@ -53,6 +56,11 @@ class TlsLayer:
         self._object: ssl.SSLObject | None = None
         # The peer sends no more.
         self._ended = False
+
+    @property
+    def active(self) -> bool:
+        """Whether octets are encrypted now."""
+        return self._object is not None
 
     def over(self, conversation: Generator[Effect, None, T]) -> Generator[Effect, None, T]:
         """Hold `conversation` over this layer: its result."""

@@ -8,10 +8,10 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Final
 
 import pytest
+import trustme
 
 from lmtp_blocking import LMTP, Client
 from lmtp_proto import (
@@ -34,8 +34,8 @@ from tests.adapters.harness import PATIENCE, Mailbox
 from tests.protocol.driver import Driver
 from tests.server._scripted import HANG_UP, Scripted
 
-_KEYS: Final = Path(__file__).parent / "tls"
-_CERTIFICATE: Final = _KEYS / "certificate.pem"
+_AUTHORITY: Final = trustme.CA()
+_ISSUED: Final = _AUTHORITY.issue_cert("localhost", "127.0.0.1")
 _MECHANISMS: Final = ("PLAIN", "LOGIN", "EXTERNAL")
 _MESSAGE: Final = b"Subject: x\r\n\r\ntext\r\n"
 _STARTTLS: Final = {
@@ -54,7 +54,8 @@ class Gate(Mailbox):
 
 
 def _trusting(version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(_CERTIFICATE))
+    context = ssl.create_default_context()
+    _AUTHORITY.configure_trust(context)
     context.maximum_version = version
     return context
 
@@ -80,7 +81,7 @@ class SecureServer:
         self._listener.settimeout(PATIENCE)
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(_CERTIFICATE, _KEYS / "key.pem")
+        _ISSUED.configure_cert(self._context)
         self._thread = threading.Thread(target=self._serve)
 
     def __enter__(self) -> "SecureServer":
@@ -201,14 +202,14 @@ class TestClient:
         [
             (b"", TimeoutError),
             (b"250 what is this\r\n", ssl.SSLError),
-            (None, ssl.SSLError),
+            (None, ConnectionError),
         ],
         ids=["silence", "text", "end"],
     )
     def test_no_handshake(self, answer: bytes | None, expected: type[OSError]) -> None:
         with (
             _beginning(answer) as address,
-            Client(address, limits=Limits(reply_timeout=0.5)) as client,
+            Client(address, limits=Limits(handshake_timeout=0.5)) as client,
         ):
             with pytest.raises(expected):
                 client.start_tls(_trusting())
@@ -274,7 +275,7 @@ def _breaking(broken: bool) -> Iterator[str]:
     def serve(connection: socket.socket) -> None:
         _begin(connection)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(_CERTIFICATE, _KEYS / "key.pem")
+        _ISSUED.configure_cert(context)
         raw = connection.dup()
         with raw, context.wrap_socket(connection, server_side=True) as secured:
             for reply in (b"250 host", b"250 ok", b"250 ok", b"354 go"):

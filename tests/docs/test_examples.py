@@ -4,6 +4,8 @@ import hashlib
 import re
 import signal
 import socket
+import ssl
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import trustme
 
 from lmtp_blocking import Client
 from lmtp_proto import Recipient, parse_mailbox
@@ -24,18 +27,19 @@ _EXAMPLES = dict(
 
 
 def test_every_python_block_is_an_example() -> None:
-    assert len(_EXAMPLES) == _TEXT.count("```python") == 8
+    assert len(_EXAMPLES) == _TEXT.count("```python") == 9
 
 
 @contextmanager
 def _running(
     example: str, port: int, folder: Path | None = None
 ) -> Iterator[subprocess.Popen[str]]:
-    """The example in its own process, on `port` instead of the one it names."""
+    """The example in its own process, on `port` instead of the first one it names."""
     code = _EXAMPLES[example]
     assert "127.0.0.1:2424" in code
+    code = code.replace("127.0.0.1:2424", f"127.0.0.1:{port}")
     process = subprocess.Popen(
-        [sys.executable, "-u", "-c", code.replace("127.0.0.1:2424", f"127.0.0.1:{port}")],
+        [sys.executable, "-u", "-c", re.sub(r"(?<=127\.0\.0\.1:)24\d\d", "0", code)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -103,6 +107,22 @@ def _replies(example: str, folder: Path) -> list[str]:
     # A refused recipient is logged, and nothing else.
     assert "Traceback" not in stderr
     return [str(result.reply) for result in results]
+
+
+def test_tls_for_those_who_ask(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "server.pem")
+    issued.private_key_pem.write_to_path(tmp_path / "server.key")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    port = _free_port()
+    with _running("tls", port, tmp_path) as process:
+        with _client(port, process) as client:
+            assert client.start_tls(context).code == 250
+        assert stat.S_IMODE((tmp_path / "lmtp").stat().st_mode) == 0o660
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=20) == ("", "")
 
 
 def test_an_awaitable_is_an_answer(tmp_path: Path) -> None:

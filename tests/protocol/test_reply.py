@@ -198,3 +198,10 @@ class TestReader:
         read = [reader.add(line) for line in reply.wire.split(b"\r\n")[:-1]]
         assert read[:-1] == [None] * (len(lines) - 1)
         assert read[-1] == reply
+
+
+def test_a_challenge_may_be_longer_than_other_lines() -> None:
+    # RFC 4954 4: up to 12,288 octets with CRLF.
+    assert Reply(334, "Q" * 12_282).wire == b"334 " + b"Q" * 12_282 + b"\r\n"
+    assert len(Reply(334, "Q" * 13_000).wire) == 12_288
+    assert len(Reply(250, "Q" * 13_000).wire) == 512
