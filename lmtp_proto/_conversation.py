@@ -137,6 +137,7 @@ class _Conversation:
         "_sink",
         "_stop",
         "_transaction",
+        "_waited",
     )
 
     def __init__(
@@ -157,6 +158,8 @@ class _Conversation:
             parser=parser, content_policy=settings.content_policy, tls=session.tls is not None
         )
         self._transaction: Transaction | None = None
+        # Seconds for which the content of the transaction was waited for.
+        self._waited = 0.0
         self._sink: Sink | None = None
         self._faults = 0
         self._identification = Identification(handler, session, settings)
@@ -185,14 +188,18 @@ class _Conversation:
                         continue
                     if self._out:
                         yield self._gathered()
+                    begun = 0.0
                     if connection.content_flows:
-                        receive.deadline = clock() + limits.content_timeout
+                        begun = clock()
+                        receive.deadline = begun + self._content_patience()
                     elif not receive.deadline:
                         # A command has one deadline, however slowly its octets come.
                         receive.deadline = clock() + limits.command_timeout
                         if quota is not None and self._sink is None:
                             receive.deadline = quota.deadline(receive.deadline)
                     yield receive
+                    if begun:
+                        self._waited += clock() - begun
                     outcome = receive.outcome
                     if isinstance(outcome, bytes) and outcome:
                         # A session that waits holds no octets.
@@ -221,6 +228,16 @@ class _Conversation:
                     self._sink.close()
             finally:
                 self._handler.disconnect(self._session)
+
+    def _content_patience(self) -> float:
+        """Seconds in which more content has to come."""
+        limits = self._settings.limits
+        rate = limits.content_rate
+        if not rate:
+            return limits.content_timeout
+        # A peer that sends an octet now and then holds a connection for less than for ever.
+        ahead = self._connection.content_size / rate - self._waited
+        return limits.content_timeout + min(ahead, 0.0)
 
     def _greet(self) -> _Rest:
         reply: object
@@ -348,6 +365,7 @@ class _Conversation:
             session = self._session
             session.transactions += 1
             number = session.transactions
+            self._waited = 0.0
             self._transaction = Transaction(
                 session=session,
                 id=session.id if number == 1 else f"{session.id}:T{number}",

@@ -50,6 +50,9 @@ class Limits:
     """For a whole command to arrive. RFC 5321 4.5.3.2.7: at least 5 minutes."""
     content_timeout: float = 300.0
     """For the next octets of content. RFC 5321 4.5.3.2.5 lets a client pause for 3 minutes."""
+    content_rate: int = 500
+    """Octets a second at which content has to come, on average, `content_timeout` given in advance;
+    time that the server itself takes does not count. Postfix's smtpd_min_data_rate. 0: none."""
     handshake_timeout: float = 60.0
     """For a TLS handshake, and for a PROXY header, which its sender writes at once (PROXY protocol
     2: at least 3 seconds)."""
@@ -76,6 +79,7 @@ class Limits:
             ("commands", 1),
             ("message_size", 1),
             ("discard", 0),
+            ("content_rate", 0),
             ("faults", 1),
             ("window", 1),
         ):

@@ -213,6 +213,11 @@ class ServerConnection:
         """Whether the next octets are content."""
         return self._decoder is not None or self._chunk is not None or self._skip > 0
 
+    @property
+    def content_size(self) -> int:
+        """Octets of the transaction's content that have come."""
+        return self._size
+
     def keywords(self, words: Mapping[Extension, str] = _NO_WORDS) -> list[str]:
         """The lines of the LHLO reply behind the host name (RFC 5321 4.1.1.1).
 

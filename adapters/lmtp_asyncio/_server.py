@@ -18,7 +18,7 @@ from lmtp_proto import (
     Settings,
 )
 from lmtp_sockets import ACCEPT_PAUSE, accept, refuse
-from lmtp_transport import Listener, Listeners, Reception
+from lmtp_transport import Listener, Listeners, PeerLimit, Reception
 
 from ._session import ServerSession
 
@@ -32,7 +32,8 @@ class Server:
     """An LMTP server on the running event loop.
 
     `handler` decides and delivers. Its jobs that are callables run in `executor` (the loop's
-    default when None). Connections beyond `max_connections` are answered `421 4.3.2`.
+    default when None). Connections beyond `max_connections`, and those of one IP address beyond
+    `max_connections_per_peer` (None: any number), are answered `421 4.3.2`.
     """
 
     def __init__(
@@ -41,10 +42,14 @@ class Server:
         *,
         settings: Settings | None = None,
         max_connections: int = 1000,
+        max_connections_per_peer: int | None = None,
         executor: Executor | None = None,
     ) -> None:
         self._service = Service(handler, settings)
         self._max_connections = max_connections
+        self._peers = (
+            None if max_connections_per_peer is None else PeerLimit(max_connections_per_peer)
+        )
         self.executor = executor
         self.stop_flag = self._service.stop_flag
         self.addresses: list[str] = []
@@ -70,7 +75,7 @@ class Server:
         self._listeners = Listeners(listeners)
         self.addresses = self._listeners.addresses
         for sock, listener in self._listeners.opened:
-            self._listen(sock, Reception(self._service, listener, self._loop.time))
+            self._listen(sock, Reception(self._service, listener, self._loop.time, self._peers))
 
     def _accept(self, listener: socket.socket, reception: Reception) -> None:
         """Take in those who wait at a listener, so many that the others get their turn."""
@@ -178,13 +183,19 @@ async def serve(
     *listeners: str | socket.socket | Listener,
     settings: Settings | None = None,
     max_connections: int = 1000,
+    max_connections_per_peer: int | None = None,
     grace: float = 30.0,
 ) -> None:
     """Serve until SIGTERM or SIGINT, or until cancelled; then stop within `grace` seconds.
 
     Signals are only handled in the main thread. Raises as `Server.start()` does.
     """
-    server = Server(handler, settings=settings, max_connections=max_connections)
+    server = Server(
+        handler,
+        settings=settings,
+        max_connections=max_connections,
+        max_connections_per_peer=max_connections_per_peer,
+    )
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     signals = (

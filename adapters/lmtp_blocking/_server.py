@@ -19,7 +19,7 @@ from lmtp_proto import (
     Settings,
 )
 from lmtp_sockets import ACCEPT_PAUSE, accept, peer_name, refuse
-from lmtp_transport import Listener, Listeners, Reception
+from lmtp_transport import Listener, Listeners, PeerLimit, Reception
 
 from ._session import ServerSession
 
@@ -33,14 +33,23 @@ class Server:
     """An LMTP server on threads.
 
     `handler` decides and delivers; its methods are called in the threads of the connections, of
-    which there are `max_connections` at most. Those beyond are answered `421 4.3.2`.
+    which there are `max_connections` at most. Those beyond, and those of one IP address
+    beyond `max_connections_per_peer` (None: any number), are answered `421 4.3.2`.
     """
 
     def __init__(
-        self, handler: Handler, *, settings: Settings | None = None, max_connections: int = 1000
+        self,
+        handler: Handler,
+        *,
+        settings: Settings | None = None,
+        max_connections: int = 1000,
+        max_connections_per_peer: int | None = None,
     ) -> None:
         self._service = Service(handler, settings)
         self._max_connections = max_connections
+        self._peers = (
+            None if max_connections_per_peer is None else PeerLimit(max_connections_per_peer)
+        )
         self.addresses: list[str] = []
         """Where the server listens: `127.0.0.1:2424`, `[::1]:2424`, `unix:/run/lmtp`."""
         self._acceptor: threading.Thread | None = None
@@ -97,7 +106,7 @@ class Server:
             with selectors.DefaultSelector() as selector, self._wakened:
                 selector.register(self._wakened, selectors.EVENT_READ)
                 for sock, listener in opened.opened:
-                    reception = Reception(self._service, listener, time.monotonic)
+                    reception = Reception(self._service, listener, time.monotonic, self._peers)
                     selector.register(sock, selectors.EVENT_READ, (sock, reception))
                 while not self._stopping.is_set():
                     for key, _ in selector.select():
@@ -151,6 +160,7 @@ def serve(
     *listeners: str | socket.socket | Listener,
     settings: Settings | None = None,
     max_connections: int = 1000,
+    max_connections_per_peer: int | None = None,
     grace: float = 30.0,
 ) -> None:
     """Serve until SIGTERM or SIGINT; then stop within `grace` seconds.
@@ -158,7 +168,12 @@ def serve(
     Signals reach the main thread alone: in another one this serves until the process ends. Raises
     as `Server.start()` does.
     """
-    server = Server(handler, settings=settings, max_connections=max_connections)
+    server = Server(
+        handler,
+        settings=settings,
+        max_connections=max_connections,
+        max_connections_per_peer=max_connections_per_peer,
+    )
     # Its put() may interrupt its get(), as a signal handler does; an Event's set() may not.
     received: SimpleQueue[int] = SimpleQueue()
     previous = {}

@@ -18,7 +18,7 @@ from gevent.hub import get_hub
 
 from lmtp_proto import Handler, Run, Service, Settings
 from lmtp_sockets import ACCEPT_PAUSE, accept, peer_name, refuse
-from lmtp_transport import Listener, Listeners, Reception
+from lmtp_transport import Listener, Listeners, PeerLimit, Reception
 
 from ._session import ServerSession
 
@@ -34,16 +34,25 @@ class Server:
 
     `handler` decides and delivers; its methods are called in the greenlets of the connections and
     may wait as gevent does. What blocks the thread belongs into a job, which runs in the hub's
-    pool of threads. Connections beyond `max_connections` are answered `421 4.3.2`.
+    pool of threads. Connections beyond `max_connections`, and those of one IP address beyond
+    `max_connections_per_peer` (None: any number), are answered `421 4.3.2`.
 
     All methods are for the thread that has called `start()`.
     """
 
     def __init__(
-        self, handler: Handler, *, settings: Settings | None = None, max_connections: int = 1000
+        self,
+        handler: Handler,
+        *,
+        settings: Settings | None = None,
+        max_connections: int = 1000,
+        max_connections_per_peer: int | None = None,
     ) -> None:
         self._service = Service(handler, settings)
         self._max_connections = max_connections
+        self._peers = (
+            None if max_connections_per_peer is None else PeerLimit(max_connections_per_peer)
+        )
         self.addresses: list[str] = []
         """Where the server listens: `127.0.0.1:2424`, `[::1]:2424`, `unix:/run/lmtp`."""
         self._listeners: Listeners | None = None
@@ -66,7 +75,7 @@ class Server:
         self._wake_up = get_hub().loop.async_()
         self._wake_up.start(self._take_completed)
         for sock, listener in self._listeners.opened:
-            reception = Reception(self._service, listener, time.monotonic)
+            reception = Reception(self._service, listener, time.monotonic, self._peers)
             self._acceptors.append(gevent.spawn(self._accept_all, sock, reception))
 
     def stop(self, grace: float = 30.0) -> None:
@@ -153,6 +162,7 @@ def serve(
     *listeners: str | socket.socket | Listener,
     settings: Settings | None = None,
     max_connections: int = 1000,
+    max_connections_per_peer: int | None = None,
     grace: float = 30.0,
 ) -> None:
     """Serve until SIGTERM or SIGINT; then stop within `grace` seconds.
@@ -160,7 +170,12 @@ def serve(
     Signals reach the main thread alone: in another one this serves until its greenlet is killed.
     Raises as `Server.start()` does.
     """
-    server = Server(handler, settings=settings, max_connections=max_connections)
+    server = Server(
+        handler,
+        settings=settings,
+        max_connections=max_connections,
+        max_connections_per_peer=max_connections_per_peer,
+    )
     stopped = gevent.event.Event()
     numbers = (
         (signal.SIGTERM, signal.SIGINT)

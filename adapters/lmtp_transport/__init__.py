@@ -6,7 +6,8 @@ itself.
 
 from ._certificates import ServerTls
 from ._listener import Listener, Listeners
+from ._peers import PeerLimit
 from ._reception import Reception
 from ._tls import TlsLayer
 
-__all__ = ["Listener", "Listeners", "Reception", "ServerTls", "TlsLayer"]
+__all__ = ["Listener", "Listeners", "PeerLimit", "Reception", "ServerTls", "TlsLayer"]

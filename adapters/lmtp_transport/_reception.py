@@ -19,6 +19,7 @@ from lmtp_proto import (
 )
 
 from ._listener import Listener
+from ._peers import PeerLimit
 from ._tls import TlsLayer
 
 _Conversation: TypeAlias = Generator[Effect, None, None]
@@ -27,15 +28,23 @@ _Conversation: TypeAlias = Generator[Effect, None, None]
 class Reception:
     """Makes the conversations of the connections that come in at one listener.
 
-    `clock` gives the seconds of the runtime, which never go back.
+    `clock` gives the seconds of the runtime, which never go back. `peers`, shared by the listeners
+    of a server, bounds what one peer holds.
     """
 
-    __slots__ = ("_clock", "_listener", "_service")
+    __slots__ = ("_clock", "_listener", "_peers", "_service")
 
-    def __init__(self, service: Service, listener: Listener, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        service: Service,
+        listener: Listener,
+        clock: Callable[[], float],
+        peers: PeerLimit | None = None,
+    ) -> None:
         self._service = service
         self._listener = listener
         self._clock = clock
+        self._peers = peers
 
     def converse(self, peer: str, client_ip: str | None) -> _Conversation:
         """The conversation with a new client, as `lmtp_sockets.peer_name()` names it."""
@@ -54,8 +63,14 @@ class Reception:
         """The conversation; `first` are octets that have been read already."""
         if self._listener.tls is not None:
             return self._over_tls(session, first)
-        conversation = self._service.converse(session, self._clock)
+        conversation = self._admitted(session, starttls=False)
         return _after(first, conversation) if first else conversation
+
+    def _admitted(self, session: Session, *, starttls: bool) -> _Conversation:
+        conversation = self._service.converse(session, self._clock, starttls=starttls)
+        if self._peers is None or session.client_ip is None:
+            return conversation
+        return self._peers.hold(session.client_ip, conversation, self._deadline())
 
     def _behind_proxy(self, session: Session) -> _Conversation:
         reader = ProxyHeaderReader()
@@ -98,9 +113,7 @@ class Reception:
                 return
             session.tls = handshake.outcome
             session.certificate = handshake.certificate
-        conversation = self._service.converse(
-            session, self._clock, starttls=not self._listener.implicit_tls
-        )
+        conversation = self._admitted(session, starttls=not self._listener.implicit_tls)
         yield from layer.over(_after(first, conversation) if first else conversation)
         yield from layer.leave()
 

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ def start(runtime: str) -> Iterator[Start]:
             handler: Handler,
             *listeners: Place,
             settings: Settings | None = None,
-            max_connections: int = 1000,
+            **options: Any,
         ) -> RunningServer:
             return stack.enter_context(
                 serving(
@@ -43,7 +44,7 @@ def start(runtime: str) -> Iterator[Start]:
                     handler,
                     *listeners,
                     settings=settings,
-                    max_connections=max_connections,
+                    **options,
                 )
             )
 

@@ -53,12 +53,12 @@ class RunningServer:
         handler: Handler,
         listeners: tuple[Place, ...],
         settings: Settings | None,
-        max_connections: int,
+        **options: Any,
     ) -> None:
         self._handler = handler
         self._listeners = listeners
         self._settings = settings
-        self._max_connections = max_connections
+        self._options = options
         self._ready: Future[list[str]] = Future()
         self._stop: Future[float] = Future()
         self._failure: BaseException | None = None
@@ -108,9 +108,7 @@ class RunningServer:
                 self._ready.set_exception(error)
 
     def _run_blocking(self) -> None:
-        server = lmtp_blocking.Server(
-            self._handler, settings=self._settings, max_connections=self._max_connections
-        )
+        server = lmtp_blocking.Server(self._handler, settings=self._settings, **self._options)
         server.start(*self._listeners)
         self._ready.set_result(server.addresses)
         server.stop(self._stop.result())
@@ -118,9 +116,7 @@ class RunningServer:
     def _run_gevent(self) -> None:
         hub = gevent.get_hub()
         try:
-            server = lmtp_gevent.Server(
-                self._handler, settings=self._settings, max_connections=self._max_connections
-            )
+            server = lmtp_gevent.Server(self._handler, settings=self._settings, **self._options)
             server.start(*self._listeners)
             self._ready.set_result(server.addresses)
             server.stop(hub.threadpool.apply(self._stop.result))
@@ -129,9 +125,7 @@ class RunningServer:
 
     def _run_asyncio(self, loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
         async def main() -> None:
-            server = lmtp_asyncio.Server(
-                self._handler, settings=self._settings, max_connections=self._max_connections
-            )
+            server = lmtp_asyncio.Server(self._handler, settings=self._settings, **self._options)
             await server.start(*self._listeners)
             self._ready.set_result(server.addresses)
             await server.stop(await asyncio.wrap_future(self._stop))
@@ -146,12 +140,10 @@ def serving(
     handler: Handler,
     *listeners: Place,
     settings: Settings | None = None,
-    max_connections: int = 1000,
+    **options: Any,
 ) -> Iterator[RunningServer]:
     """Run a server on `runtime`, one of RUNTIMES; without listeners at a free port of 127.0.0.1."""
-    server = RunningServer(
-        runtime, handler, listeners or ("127.0.0.1:0",), settings, max_connections
-    )
+    server = RunningServer(runtime, handler, listeners or ("127.0.0.1:0",), settings, **options)
     try:
         yield server
     finally:

@@ -6,6 +6,8 @@ import signal
 import threading
 from concurrent.futures import Future
 from contextlib import ExitStack
+from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +23,7 @@ from lmtp_proto import (
     Settings,
     Transaction,
 )
+from lmtp_transport import Listener
 from tests.adapters.conftest import LogLines
 from tests.adapters.harness import (
     ENVELOPE,
@@ -334,6 +337,64 @@ class TestLimits:
         # The place of the first is free as soon as its connection is closed on both sides.
         while not (reply := connect(server.address).reply()).startswith(b"220 "):
             assert reply.startswith(b"421 ")
+
+    def test_one_peer_does_not_take_all(
+        self, start: Start, connect: Connect, tmp_path: Path
+    ) -> None:
+        mailbox = Mailbox()
+        server = start(
+            mailbox, "127.0.0.1:0", "[::1]:0", f"unix:{tmp_path}/lmtp", max_connections_per_peer=2
+        )
+        v4, v6, unix = server.addresses
+        first, _ = (connect(v4).greeted() for _ in range(2))
+        third = connect(v4)
+        third.expect(b"421 4.3.2 too many connections")
+        third.expect_end()
+        # Others are not concerned, and a UNIX socket has no peers to tell apart.
+        for address in (v6, unix, unix, unix):
+            connect(address).greeted()
+        first.send(b"QUIT\r\n")
+        first.expect(b"221 ")
+        wait_for(mailbox.disconnected)
+        while not (reply := connect(v4).reply()).startswith(b"220 "):
+            assert reply.startswith(b"421 ")
+
+    def test_behind_a_proxy_its_clients_are_counted(self, start: Start, connect: Connect) -> None:
+        server = start(
+            Mailbox(),
+            Listener("127.0.0.1:0", proxies=[ip_network("127.0.0.0/8")]),
+            max_connections_per_peer=1,
+        )
+        for host in (b"192.0.2.1", b"192.0.2.2"):
+            client = connect(server.address)
+            client.send(b"PROXY TCP4 %b 198.51.100.1 4711 24\r\n" % host)
+            client.greeted()
+        client = connect(server.address)
+        client.send(b"PROXY TCP4 192.0.2.2 198.51.100.1 4712 24\r\n")
+        client.expect(b"421 4.3.2")
+        client.expect_end()
+
+    def test_a_limit_nobody_could_keep(self, start: Start) -> None:
+        with pytest.raises(ValueError, match="at least 1"):
+            start(Mailbox(), max_connections_per_peer=0)
+
+    def test_content_that_trickles_is_ended(self, start: Start, connect: Connect) -> None:
+        mailbox = Mailbox()
+        limits = Limits(content_timeout=0.3, content_rate=1_000_000)
+        client = connect(start(mailbox, settings=Settings(limits=limits)).address).greeted()
+        client.send(ENVELOPE + b"RCPT TO:<b@example.org>\r\nDATA\r\n")
+        client.expect(b"250 ", b"250 ", b"250 ", b"354 ")
+        # Each octet comes in time, and all of them far too slowly.
+        client.sock.settimeout(0.1)
+        reply = b""
+        while not reply:
+            client.send(b"x")
+            try:
+                reply = client.sock.recv(100)
+            except TimeoutError:
+                pass
+        assert reply.startswith(b"421 4.4.2")
+        assert mailbox.delivered == []
 
     def test_running_out_of_descriptors(self, runtime: str) -> None:
         with Program(runtime) as program:

@@ -658,7 +658,7 @@ class TestStop:
 
 
 class TestDeadlines:
-    LIMITS = Limits(command_timeout=10.0, content_timeout=20.0, message_size=1000)
+    LIMITS = Limits(command_timeout=10.0, content_timeout=20.0, content_rate=0, message_size=1000)
 
     def start(self, data: bytes) -> Driver:
         driver = Driver(Recorder(), Settings(limits=self.LIMITS))
@@ -675,6 +675,40 @@ class TestDeadlines:
             assert driver.deadline == 1010.0
         driver.receive(b"P\r\n")
         assert driver.deadline == 1019.0
+
+    def test_content_that_trickles_runs_out_of_time(self) -> None:
+        driver = Driver(Recorder(), Settings(limits=Limits(content_timeout=20.0, content_rate=10)))
+        driver.receive(_ENVELOPE + b"DATA\r\n")
+        # A fast beginning is worth no more than what the timeout gives.
+        driver.receive(b"x" * 100)
+        assert driver.deadline == 1020.0
+        deadlines = []
+        for _ in range(4):
+            driver.now += 9.0
+            driver.receive(b"x")
+            deadlines.append(driver.deadline - driver.now)
+        # 100 octets are 10 seconds, each of the others a tenth.
+        assert deadlines == pytest.approx([20.0, 12.2, 3.3, -5.6])
+
+    def test_a_trickle_is_taken_where_it_may(self) -> None:
+        driver = Driver(Recorder(), Settings(limits=Limits(content_timeout=20.0, content_rate=0)))
+        driver.receive(_ENVELOPE + b"DATA\r\n")
+        for _ in range(50):
+            driver.now += 19.0
+            driver.receive(b"x")
+            assert driver.deadline == driver.now + 20.0
+
+    def test_time_that_the_store_takes_is_not_the_peers(self) -> None:
+        written: Future[None] = Future()
+        driver = Driver(
+            Recorder(write=written), Settings(limits=Limits(content_timeout=20.0, content_rate=10))
+        )
+        driver.receive(_ENVELOPE + b"DATA\r\n")
+        driver.receive(b"x\r\n")
+        driver.now += 1000.0
+        written.set_result(None)
+        driver.resume()
+        assert driver.deadline == driver.now + 20.0
 
     def test_an_endless_line_has_one(self) -> None:
         driver = self.start(b"x" * 5000)
