@@ -4,17 +4,18 @@ The reference knows the whole of the octets; the decoder gets them in every poss
 """
 
 import itertools
-import os
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lmtp_proto._content import DotDecoder, DotEncoder
+from tests.protocol.splits import restored, state, strings_in_all_splits
 
 _ALPHABET = (b"\r", b"\n", b".", b"a")
-_LENGTH = 6
+_LENGTH = 8
 
 
 def _reference(octets: bytes) -> tuple[bytes, int] | None:
@@ -47,44 +48,56 @@ def _decode(pieces: Iterator[bytes]) -> tuple[bytes, int] | None:
     return None
 
 
-def _splits(octets: bytes) -> Iterator[Iterator[bytes]]:
-    """The octets cut in all ways."""
-    for cuts in itertools.product((False, True), repeat=max(0, len(octets) - 1)):
-        places = [0, *(n for n, cut in enumerate(cuts, 1) if cut), len(octets)]
-        yield (octets[a:b] for a, b in itertools.pairwise(places))
+class _Outcome(NamedTuple):
+    """Where a decoder stands, and what it has said."""
+
+    decoder: tuple[object, ...]
+    """None of it counts once the end was found."""
+    content: bytes
+    read: int
+    ended: bool
 
 
-def _check(length: int, first: bytes) -> int:
-    """Every string of this length that begins with `first`, in every split."""
-    checked = 0
-    for rest in itertools.product(_ALPHABET, repeat=length - 1):
-        octets = first + b"".join(rest)
+_BEGINNING = _Outcome(state(DotDecoder()), b"", 0, ended=False)
+
+
+def _step(before: _Outcome, piece: bytes) -> _Outcome:
+    if before.ended:
+        return before
+    decoder = restored(DotDecoder, before.decoder)
+    decoded, used = decoder.decode(piece)
+    content = before.content + decoded
+    if used >= 0:
+        return _Outcome((), content, before.read + used, ended=True)
+    return _Outcome(state(decoder), content, before.read + len(piece), ended=False)
+
+
+def test_every_string_in_every_split() -> None:
+    strings = splits = 0
+    for octets, outcomes in strings_in_all_splits(_ALPHABET, _LENGTH, _BEGINNING, _step):
         # What has no end by itself is given one, so that all of its content comes out.
         expected = _reference(octets)
         ending = b"" if expected else b"\r\n.\r\n"
         expected = expected or _reference(octets + ending)
         assert expected is not None
-        for pieces in _splits(octets):
-            found = _decode(itertools.chain(pieces, (ending,) if ending else ()))
-            assert found == expected, octets
-            checked += 1
-    return checked
+        found = {_step(outcome, ending) if ending else outcome for outcome in outcomes}
+        assert {(end.content, end.read, end.ended) for end in found} == {(*expected, True)}, octets
+        strings += 1
+        splits += outcomes.total()
+    assert strings == sum(4**length for length in range(1, _LENGTH + 1))
+    assert splits == sum(4**length * 2 ** (length - 1) for length in range(1, _LENGTH + 1))
 
 
-@pytest.mark.parametrize("first", _ALPHABET)
-@pytest.mark.parametrize("length", range(1, _LENGTH + 1))
-def test_every_string_in_every_split(length: int, first: bytes) -> None:
-    assert _check(length, first) == 4 ** (length - 1) * 2 ** (length - 1)
-
-
-@pytest.mark.skipif(
-    "LMTP_EXHAUSTIVE" not in os.environ, reason="takes minutes: set LMTP_EXHAUSTIVE"
-)
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("first", _ALPHABET)
-@pytest.mark.parametrize("length", [7, 8])
-def test_every_longer_string_in_every_split(length: int, first: bytes) -> None:
-    assert _check(length, first) == 4 ** (length - 1) * 2 ** (length - 1)
+@pytest.mark.parametrize("length", range(1, 5))
+def test_every_short_string_in_every_split_from_its_beginning(length: int) -> None:
+    for pieces in itertools.product(_ALPHABET, repeat=length):
+        octets = b"".join(pieces)
+        for cuts in itertools.product((False, True), repeat=length - 1):
+            places = [0, *(place for place, cut in enumerate(cuts, 1) if cut), length]
+            split = (octets[begin:end] for begin, end in itertools.pairwise(places))
+            assert _decode(itertools.chain(split, [b"\r\n.\r\n"])) == (
+                _reference(octets) or _reference(octets + b"\r\n.\r\n")
+            )
 
 
 _SOUP = st.lists(
