@@ -1,6 +1,7 @@
 """AUTH (RFC 4954): the exchange, its mechanisms, who may use them, and what it changes."""
 
 from base64 import b64encode
+from dataclasses import replace
 from typing import Final
 
 import pytest
@@ -134,6 +135,20 @@ def test_external(response: bytes, user: str) -> None:
     assert gate.judged[0].password is None
 
 
+def test_external_asked_for_its_response() -> None:
+    driver, gate = _driver(tls=False)
+    driver.receive(b"AUTH EXTERNAL\r\n" + _b64(b"carol") + b"\r\n")
+    assert driver.codes == [334, 235]
+    assert gate.judged[0].authorization_id == "carol"
+
+
+def test_what_is_offered_and_nobody_knows() -> None:
+    settings = replace(_SETTINGS, auth_mechanisms=("SCRAM-SHA-256",))
+    driver = Driver(Gate(), settings)
+    driver.receive(_LHLO + b"AUTH SCRAM-SHA-256 =\r\nNOOP\r\n")
+    assert driver.codes == [220, 250, 504, 250]
+
+
 def test_a_mechanism_of_the_handlers() -> None:
     driver, _ = _driver(tls=False)
     driver.receive(b"AUTH ECHO\r\n")
@@ -156,6 +171,9 @@ def test_a_mechanism_of_the_handlers() -> None:
         (b"AUTH PLAIN " + _plain(b"alice", b"wrong") + b"\r\n", [535]),
         (b"AUTH PLAIN " + _plain(b"alice", b"crash") + b"\r\n", [451]),
         (b"AUTH PLAIN\r\n*\r\n", [334, 501]),
+        (b"AUTH LOGIN =\r\n", [501]),
+        (b"AUTH LOGIN " + _b64(b"a\0b") + b"\r\n", [501]),
+        (b"AUTH EXTERNAL " + _b64(b"a\0b") + b"\r\n", [501]),
         (b"AUTH PLAIN\r\nnot base64\r\n", [334, 501]),
         (b"AUTH PLAIN\r\n" + b"A" * 13_000 + b"\r\n", [334, 500]),
         (b"AUTH LOGIN\r\n" + _b64(b"alice") + b"\r\n" + _b64(b"no") + b"\r\n", [334, 334, 535]),

@@ -20,6 +20,7 @@ from lmtp_proto import (
     ConnectionClosed,
     Data,
     Dialect,
+    Help,
     Lhlo,
     LocalProtocolError,
     Mail,
@@ -389,6 +390,36 @@ class TestExtensions:
         client.receive_data(b"250 PIPELINING\r\n")
         client.next_event()
         return client
+
+    @pytest.mark.parametrize(
+        ("command", "octets"),
+        [
+            (Noop(), b"NOOP\r\n"),
+            (Noop(text="a b"), b"NOOP a b\r\n"),
+            (Help(), b"HELP\r\n"),
+            (Help(text="RCPT"), b"HELP RCPT\r\n"),
+            (Vrfy(text="alice"), b"VRFY alice\r\n"),
+            # RFC 4954 4: "=" is a response without octets.
+            (Auth(mechanism="EXTERNAL", response=b""), b"AUTH EXTERNAL =\r\n"),
+            (Auth(mechanism="PLAIN", response=b"\0a\0b"), b"AUTH PLAIN AGEAYg==\r\n"),
+            (
+                XForward(attributes={"NAME": "a b", "ADDR": None}),
+                b"XFORWARD NAME=a+20b ADDR=[UNAVAILABLE]\r\n",
+            ),
+        ],
+    )
+    def test_what_is_written(self, command: Command, octets: bytes) -> None:
+        assert self._offering(b"AUTH PLAIN", b"XFORWARD NAME ADDR").send(command) == octets
+
+    def test_an_exchange_that_is_given_up(self) -> None:
+        client = self._offering(b"AUTH PLAIN")
+        client.send(Auth(mechanism="PLAIN"))
+        client.receive_data(b"334 \r\n")
+        _events(client)
+        assert client.send(AuthResponse(response=None)) == b"*\r\n"
+        client.receive_data(b"501 5.7.0 given up\r\n")
+        assert _codes(_events(client)) == [501]
+        assert client.state is State.READY
 
     @pytest.mark.parametrize("final", [b"235 2.7.0 ok\r\n", b"535 5.7.8 no\r\n"])
     def test_auth(self, final: bytes) -> None:

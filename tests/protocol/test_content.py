@@ -72,6 +72,7 @@ def _step(before: _Outcome, piece: bytes) -> _Outcome:
     return _Outcome(state(decoder), content, before.read + len(piece), ended=False)
 
 
+@pytest.mark.exhaustive
 def test_every_string_in_every_split() -> None:
     strings = splits = 0
     for octets, outcomes in strings_in_all_splits(_ALPHABET, _LENGTH, _BEGINNING, _step):

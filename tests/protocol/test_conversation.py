@@ -279,6 +279,12 @@ class TestDefaultHandler:
             (b"x", "alice@example.org"),
         ]
 
+    def test_each_session_has_a_name_of_its_own(self) -> None:
+        names = {Session(peer="unix").id for _ in range(100)}
+        assert len(names) == 100
+        # It stands in replies and log lines as one word.
+        assert all("!" <= character <= "~" for name in names for character in name)
+
     def test_what_a_transaction_knows(self) -> None:
         seen: list[Transaction] = []
 
@@ -393,6 +399,35 @@ class TestFailingHandlers:
     def test_a_code_that_means_something_else_is_ours(self, hook: str, reply: object) -> None:
         driver = _play(Recorder(**{hook: Told(lambda: reply)}))
         assert driver.codes == _ON_FAILURE[hook]
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            RuntimeError("crash"),
+            Told(lambda: None),
+            Told(lambda: lambda: Reply(354, "x")),
+            Told(lambda: Reply(354, "x")),
+        ],
+    )
+    def test_a_recipient_alone(self, answer: object) -> None:
+        handler = Recorder(deliver=answer)
+        driver = Driver(handler)
+        driver.receive(_LHLO + _MAIL + _RCPT + b"DATA\r\n" + _CONTENT + b"NOOP\r\n")
+        assert driver.codes == [*_LHLO_CODES, 250, 250, 354, 451, 250]
+        assert any(log.severity is Severity.ERROR for log in driver.logs)
+
+    @pytest.mark.parametrize("last", [False, True])
+    @pytest.mark.parametrize(
+        ("answer", "code"), [(RuntimeError("crash"), 451), (Reply(452, "full"), 452)]
+    )
+    def test_a_chunk_that_finds_no_sink(self, answer: object, code: int, last: bool) -> None:
+        handler = Recorder(open=answer)
+        driver = Driver(handler)
+        chunk = b"BDAT 4%s\r\nQUIT" % (b" LAST" if last else b"")
+        driver.receive(_ENVELOPE + chunk + b"RSET\r\nNOOP\r\n")
+        # RFC 3030 2: its octets are taken all the same.
+        assert driver.codes[-2 - (2 if last else 1) :] == [*[code] * (2 if last else 1), 250, 250]
+        assert handler.written == []
 
     @pytest.mark.parametrize("code", [250, 251, 252, 259, 299])
     def test_any_code_of_acceptance_is_passed_on(self, code: int) -> None:
@@ -639,6 +674,25 @@ class TestStop:
         assert driver.codes == [250, 250, 421]
         assert len(handler.delivered) == 2
 
+    def test_content_that_stops_is_not_waited_for(self) -> None:
+        handler = Recorder()
+        driver = Driver(handler)
+        driver.receive(_ENVELOPE + b"DATA\r\nhel")
+        driver.writes.clear()
+        driver.stop.requested = True
+        driver.receive(b"lo\r\n")
+        assert driver.codes == [421]
+        assert driver.closed
+        assert handler.delivered == []
+        assert _settled(handler)
+
+    def test_a_client_that_takes_its_leave_is_not_told(self) -> None:
+        driver = Driver(Recorder())
+        driver.stop.requested = True
+        driver.receive(b"QUIT\r\n")
+        assert driver.codes == [220, 221]
+        assert driver.closed
+
     def test_the_session_is_cut_amid_a_delivery(self) -> None:
         handler = Recorder(deliver=Told(Futures()))
         driver = Driver(handler)
@@ -655,6 +709,27 @@ class TestStop:
         sink = RecorderSink(handler)
         futures.made[0].set_result(sink)
         assert sink.closed == 1
+
+    def test_a_sink_that_is_opened_in_vain_is_closed(self) -> None:
+        futures = Futures()
+        handler = Recorder(open=Told(futures))
+        driver = Driver(handler)
+        driver.receive(_ENVELOPE + b"DATA\r\n")
+        sink = RecorderSink(handler)
+        futures.made[0].set_result(sink)
+        # It is there, but the session is cut before it goes on.
+        driver.cut()
+        assert sink.closed == 1
+        assert _settled(handler)
+
+    def test_a_refusal_that_comes_too_late(self) -> None:
+        futures = Futures()
+        handler = Recorder(open=Told(futures))
+        driver = Driver(handler)
+        driver.receive(_ENVELOPE + b"DATA\r\n")
+        driver.cut()
+        futures.made[0].set_result(Reply(452, "full"))
+        assert _settled(handler)
 
 
 class TestDeadlines:
@@ -956,6 +1031,7 @@ class TestLogs:
 
 
 class TestHostile:
+    @pytest.mark.exhaustive
     def test_a_hundred_thousand_recipients(self) -> None:
         handler = Recorder()
         driver = Driver(handler)
@@ -1024,3 +1100,5 @@ class TestHostile:
         driver.writes.clear()
         driver.receive(b"HELP\r\n" * 10_000)
         assert len(driver.output) < 50 * 6 * 10_000
+        # RFC 2920 3.1: a peer that does not read stops what is done for it, not only what it gets.
+        assert max(write.count(b"\r\n") for write in driver.writes) == 2 * 100

@@ -606,6 +606,14 @@ _RCPT_PARAMETERS = st.builds(
 )
 
 
+def test_parameters_that_say_nothing() -> None:
+    recipient = Recipient(address=Address("a", "b"), parameters=RcptParameters())
+    assert encode_command(Rcpt(recipient=recipient)) == b"RCPT TO:<a@b>\r\n"
+    assert encode_command(Mail(reverse_path=None, parameters=MailParameters())) == (
+        b"MAIL FROM:<>\r\n"
+    )
+
+
 @given(_MAIL_PARAMETERS)
 def test_what_is_written_of_mail_is_read(parameters: MailParameters) -> None:
     line = encode_command(Mail(reverse_path=None, parameters=parameters))

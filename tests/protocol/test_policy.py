@@ -145,6 +145,27 @@ class TestPolicy:
 
 class TestFilter:
     @pytest.mark.parametrize(
+        ("policy", "octets", "outcome"),
+        [
+            (ContentPolicy(bare_lf=_REJECT), b"a\rb\nc", (b"a\rb", _BARE_LF)),
+            (ContentPolicy(bare_cr=_REJECT), b"a\nb\rc", (b"a\nb", _BARE_CR)),
+            (ContentPolicy(bare_lf=_NORMALISE), b"a\rb\nc\r\n", (b"a\rb\r\nc\r\n", None)),
+            (ContentPolicy(bare_cr=_NORMALISE), b"a\nb\rc\r\n", (b"a\nb c\r\n", None)),
+            (ContentPolicy(nul=_NORMALISE), b"\r\0\n", (b"\r \n", None)),
+            # What stands first is what is told.
+            (_STRICT, b"a\0b\nc\rd", (b"a", _NUL)),
+            (_STRICT, b"a\rb\nc\0d", (b"a", _BARE_CR)),
+            (_STRICT, b"a\nb\0c\rd", (b"a", _BARE_LF)),
+            (_STRICT, b"x" * 1000, (b"x" * 999, _LONG)),
+        ],
+    )
+    def test_examples(self, policy: ContentPolicy, octets: bytes, outcome: _Outcome) -> None:
+        assert _filter(policy, [octets]) == outcome
+        assert _filter(policy, [bytes((octet,)) for octet in octets]) == outcome
+        assert _reference(policy, octets) == outcome
+
+    @pytest.mark.exhaustive
+    @pytest.mark.parametrize(
         ("policy", "length"),
         [
             *((policy, 5) for policy in _COMBINATIONS),
@@ -166,6 +187,7 @@ class TestFilter:
                 checked = restored(PolicyFilter, values)
                 assert _finished(checked, fed) == expected, octets
 
+    @pytest.mark.exhaustive
     @pytest.mark.parametrize("before", [b"x" * 996, b"x\r\n" + b"x" * 996, b"\n" + b"x" * 995])
     @pytest.mark.parametrize(
         "policy",
@@ -184,6 +206,7 @@ class TestFilter:
                 assert _filter(policy, [before, *(bytes([n]) for n in octets)]) == expected
                 assert _filter(policy, [before + octets[:3], octets[3:]]) == expected
 
+    @pytest.mark.exhaustive
     @pytest.mark.parametrize("size", [1, 7, 1000, 4096])
     def test_many_lines_of_every_length(self, size: int) -> None:
         content = b"".join(b"x" * length + b"\r\n" for length in (*range(999), 998, 0, 998))

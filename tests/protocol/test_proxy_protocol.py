@@ -430,6 +430,18 @@ _headers = st.builds(
 )
 
 
+@pytest.mark.parametrize(
+    "header", [header for _, header in _BINARIES] + [header for _, header in _TLVS]
+)
+def test_each_kind_of_header_is_read_as_it_is_written(header: ProxyHeader) -> None:
+    assert _read(encode_proxy_header(header) + b"x") == (header, b"x")
+
+
+@pytest.mark.parametrize("header", [header for _, header in _LINES])
+def test_each_kind_of_line_is_read_as_it_is_written(header: ProxyHeader) -> None:
+    assert _read(encode_proxy_line(header) + b"x") == (header, b"x")
+
+
 @given(header=_headers | st.sampled_from([ProxyHeader(), ProxyHeader(local=True)]))
 def test_what_is_written_is_read(header: ProxyHeader) -> None:
     assert _read(encode_proxy_header(header) + b"x") == (header, b"x")

@@ -56,10 +56,12 @@ class TestReply:
 
     @pytest.mark.parametrize("text", ["a\r\nb", "a\nb", "\x00", "\x7f", "ü", "\u2028", "\ud800"])
     def test_no_text_breaks_the_line(self, text: str) -> None:
-        wire = Reply(250, text).wire
-        assert wire.count(b"\r\n") == 1
-        assert wire.endswith(b"\r\n")
-        assert all(32 <= octet < 127 for octet in wire[:-2])
+        for lines in ([text], [text, "b"], ["a", text]):
+            wire = Reply(250, *lines).wire
+            assert wire.endswith(b"\r\n")
+            sent = wire[:-2].split(b"\r\n")
+            assert len(sent) == len(lines)
+            assert all(32 <= octet < 127 for line in sent for octet in line)
 
     @pytest.mark.parametrize("enhanced", ["", "2.0.0", "2.100.100"])
     @pytest.mark.parametrize("length", [480, 490, 496, 505, 506, 507, 600, 100_000])

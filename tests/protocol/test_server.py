@@ -220,6 +220,7 @@ class TestContent:
 class TestLimits:
     def test_too_many_recipients(self) -> None:
         connection = _served(_envelope(3), limits=Limits(recipients=3))
+        assert connection.limits == Limits(recipients=3)
         connection.receive_data(b"RCPT TO:<late@example.org>\r\n")
         event = connection.next_event()
         assert isinstance(event, Fault)
@@ -271,6 +272,19 @@ class TestKeywords:
             "SIZE 77",
             "CHUNKING",
         ]
+
+    @pytest.mark.parametrize(
+        ("extension", "needed"),
+        [
+            (Extension.BINARYMIME, Extension.CHUNKING),
+            (Extension.SMTPUTF8, Extension.EIGHTBITMIME),
+        ],
+    )
+    def test_what_means_nothing_alone(self, extension: Extension, needed: Extension) -> None:
+        # RFC 3030 3, RFC 6531 3.1.
+        assert ServerConnection(extensions=frozenset({extension})).keywords() == []
+        both = ServerConnection(extensions=frozenset({extension, needed}))
+        assert set(both.keywords()) == {extension.value, needed.value}
 
     def test_only_what_is_enabled(self) -> None:
         connection = _served(b"LHLO x\r\nSTARTTLS\r\n", extensions=frozenset({Extension.STARTTLS}))

@@ -132,12 +132,6 @@ def _step(connection: ServerConnection, octets: bytes, reply: Reply) -> None:
     connection.send(reply)
 
 
-def _greeted() -> ServerConnection:
-    connection = ServerConnection(extensions=_EXTENSIONS)
-    connection.send(Reply(220, "hello"))
-    return connection
-
-
 def _now(connection: ServerConnection) -> State:
     """The state now: a type checker takes the attribute for what it was before."""
     return connection.state
@@ -366,17 +360,21 @@ def test_misuse_raises_and_changes_nothing(state: State, misuse: Misuse) -> None
         (b"NOOP\r\n", 221),
         (b"RSET\r\n", 220),
         (b"STARTTLS\r\n", 250),
+        (b"XCLIENT ADDR=192.0.2.1\r\n", 250),
+        (b"AUTH PLAIN\r\n", 250),
+        (b"AUTH PLAIN\r\n", 354),
         (b"BOGUS\r\n", 250),
         (b"MAIL FROM:<a@b> X\r\n", 250),
     ],
 )
 def test_a_positive_code_of_another_command_is_misuse(line: bytes, code: int) -> None:
-    connection = _greeted()
+    state = _S.READY if line.startswith(b"AUTH") else _S.GREETED
+    connection = _in(state)
     connection.receive_data(line)
     connection.next_event()
     with pytest.raises(LocalProtocolError):
         connection.send(Reply(code, "x"))
-    assert connection.state is _S.GREETED
+    assert connection.state is state
     # The command is still owed its reply.
     assert connection.next_event() is PAUSED
     connection.send(Reply(451, "x"))

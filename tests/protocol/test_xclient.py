@@ -93,6 +93,24 @@ def test_not_in_a_transaction() -> None:
     assert driver.codes[-3:] == [250, 503, 503]
 
 
+def test_what_is_not_said_stays_as_it_is() -> None:
+    driver = _driver()
+    driver.receive(b"XCLIENT ADDR=203.0.113.9 LOGIN=alice\r\nXCLIENT NAME=x\r\n")
+    assert driver.codes[-2:] == [220, 220]
+    assert (driver.session.client_ip, driver.session.user) == ("203.0.113.9", "alice")
+    assert driver.session.xclient == {"ADDR": "203.0.113.9", "LOGIN": "alice", "NAME": "x"}
+
+
+@pytest.mark.parametrize(("handler", "codes"), [(Trusting(), [250, 250]), (Handler(), [550, 250])])
+def test_xrcptforward_is_for_trusted_peers(handler: Handler, codes: list[int]) -> None:
+    settings = Settings(extensions=STANDARD_EXTENSIONS | {Extension.XRCPTFORWARD})
+    driver = Driver(handler, settings)
+    driver.receive(_LHLO)
+    assert (b"XRCPTFORWARD" in driver.output) == (codes[0] == 250)
+    driver.receive(b"MAIL FROM:<>\r\nRCPT TO:<a@b> XRCPTFORWARD=x+3Dy\r\nRCPT TO:<a@b>\r\n")
+    assert driver.codes[-2:] == codes
+
+
 def test_xforward_is_for_logs() -> None:
     driver = _driver()
     driver.receive(b"XFORWARD NAME=mail.example ADDR=203.0.113.9 SOURCE=REMOTE IDENT=4BX\r\n")

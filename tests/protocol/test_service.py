@@ -1,0 +1,132 @@
+"""What an adapter builds on: the conversations of a server, and the jobs they hand out."""
+
+from collections.abc import Generator
+from concurrent.futures import Future
+
+import pytest
+
+from lmtp_proto import (
+    STANDARD_EXTENSIONS,
+    Effect,
+    Extension,
+    Handler,
+    Log,
+    Receive,
+    Run,
+    Send,
+    Service,
+    Session,
+    Settings,
+)
+
+_TLS = Settings(hostname="mx.example.org", extensions=STANDARD_EXTENSIONS | {Extension.STARTTLS})
+
+
+def _say(conversation: Generator[Effect, None, None], octets: bytes) -> bytes:
+    """What the server writes before it reads, and in answer to `octets`."""
+    output = b""
+    for effect in conversation:
+        match effect:
+            case Send(data=data):
+                output += data
+            case Receive():
+                effect.outcome, octets = octets, b""
+            case _:
+                assert isinstance(effect, Log)
+    return output
+
+
+class _Peers(Handler):
+    def __init__(self) -> None:
+        self.met: list[Session] = []
+
+    def connect(self, session: Session, /) -> None:
+        self.met.append(session)
+
+
+class TestService:
+    def test_conversations_are_of_their_peers(self) -> None:
+        handler = _Peers()
+        service = Service(handler, None)
+        for peer, client_ip in (("192.0.2.1:4711", "192.0.2.1"), ("unix", None)):
+            output = _say(service.converse(peer, client_ip, lambda: 0.0), b"QUIT\r\n")
+            assert output.startswith(b"220 localhost ")
+            assert output.endswith(b"\r\n221 2.0.0 bye\r\n")
+        assert [(met.peer, met.client_ip) for met in handler.met] == [
+            ("192.0.2.1:4711", "192.0.2.1"),
+            ("unix", None),
+        ]
+
+    def test_one_flag_stops_them_all(self) -> None:
+        service = Service(Handler(), None)
+        service.stop_flag.requested = True
+        for _ in range(2):
+            assert _say(service.converse("unix", None, lambda: 0.0), b"").startswith(b"421 4.3.2 ")
+
+    def test_starttls_is_for_runtimes_that_have_it(self) -> None:
+        with pytest.raises(ValueError, match="STARTTLS"):
+            Service(Handler(), _TLS)
+        service = Service(Handler(), _TLS, performs_handshake=True)
+        output = _say(service.converse("unix", None, lambda: 0.0), b"LHLO x\r\n")
+        assert b"250 STARTTLS\r\n" in output
+
+
+class _Awaitable:
+    def __await__(self) -> Generator[None, None, int]:
+        yield
+        return 7
+
+
+async def _coroutine() -> int:
+    return 7
+
+
+class TestRun:
+    """A job that is run in place, as runtimes without a loop do."""
+
+    def test_a_callable(self) -> None:
+        run = Run(lambda: 7)
+        run.run()
+        assert run.done
+        assert run.outcome() == 7
+
+    def test_a_future_is_waited_for(self) -> None:
+        future: Future[object] = Future()
+        future.set_result(7)
+        run = Run(future)
+        run.run()
+        assert run.outcome() == 7
+
+    def test_a_future_that_fails(self) -> None:
+        future: Future[object] = Future()
+        future.set_exception(OSError("full"))
+        run = Run(future)
+        run.run()
+        with pytest.raises(OSError, match="full"):
+            run.outcome()
+
+    @pytest.mark.parametrize("make", [_coroutine, _Awaitable])
+    def test_an_awaitable_is_for_asyncio_alone(self, make: type[_Awaitable]) -> None:
+        # The coroutine is closed: else it would be warned of, and warnings are errors.
+        run = Run(make())
+        run.run()
+        with pytest.raises(TypeError, match="no awaitable"):
+            run.outcome()
+
+    def test_a_job_ends_no_process(self) -> None:
+        def leave() -> None:
+            raise SystemExit(3)
+
+        run = Run(leave)
+        run.run()
+        with pytest.raises(RuntimeError, match="SystemExit"):
+            run.outcome()
+
+    def test_but_whoever_sits_at_the_keyboard_does(self) -> None:
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        run = Run(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run.run()
+        assert not run.done
