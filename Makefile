@@ -11,7 +11,7 @@ BIN := .venv/bin
 READY := $(BIN)/ready
 
 .DELETE_ON_ERROR:
-.PHONY: serve test bench docs lint clean
+.PHONY: serve test coverage bench docs lint clean
 .DEFAULT_GOAL := test
 
 serve: $(READY)-server-gevent
@@ -19,6 +19,11 @@ serve: $(READY)-server-gevent
 
 test: $(READY)-test
 	$(BIN)/python -m pytest $(ARGS)
+
+# Tests that draw their cases would reach a line today and not tomorrow.
+coverage: $(READY)-test
+	$(BIN)/python -m coverage run -m pytest -q -m 'not hypothesis and not exhaustive' tests/protocol
+	$(BIN)/python -m coverage report
 
 bench: $(READY)-server-gevent-bench
 	$(BIN)/python -m benchmarks $(or $(ARGS),throughput)
