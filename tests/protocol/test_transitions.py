@@ -1,4 +1,4 @@
-"""The transition table: every cell of it, and every cell it does not have.
+"""The transition table: every cell of it, and every cell it does not have, in both roles.
 
 `_MOVES` states the table once more, from the RFCs, so that a change of one needs a reason for both.
 """
@@ -13,20 +13,42 @@ from lmtp_proto import (
     PAUSED,
     STANDARD_EXTENSIONS,
     TRANSITIONS,
+    Address,
+    Auth,
     AuthResponse,
     Bdat,
+    ClientConnection,
+    ClientEvent,
+    Command,
     ConnectionClosed,
+    Content,
+    Data,
     EndOfChunk,
     EndOfContent,
     Extension,
     Fault,
+    Help,
+    Lhlo,
     LocalProtocolError,
+    Mail,
+    Noop,
+    Quit,
+    Rcpt,
+    Recipient,
+    RecipientReplied,
     RemainingReply,
+    Replied,
     Reply,
+    Rset,
     ServerConnection,
+    Signal,
+    StartTls,
     State,
     Step,
     Verb,
+    Vrfy,
+    XClient,
+    XForward,
 )
 
 _S = State
@@ -127,7 +149,7 @@ _NO: Final = Reply(550, "no")
 def _step(connection: ServerConnection, octets: bytes, reply: Reply) -> None:
     connection.receive_data(octets)
     event = connection.next_event()
-    while isinstance(event, Bdat) or type(event).__name__ == "Content":
+    while isinstance(event, Bdat | Content):
         event = connection.next_event()
     connection.send(reply)
 
@@ -179,6 +201,19 @@ def test_the_table_is_what_the_rfcs_say() -> None:
     } == TRANSITIONS
 
 
+def test_every_cell_is_walked_in_both_roles() -> None:
+    # Greeting, end of content, last status and handshake have tests of their own.
+    moves = {
+        (_S.CONNECTED, _V.CONNECT),
+        (_S.DATA, _V.END),
+        (_S.STATUS, _V.SETTLED),
+        (_S.TLS, _V.SECURED),
+    }
+    assert {cell for cell in TRANSITIONS if cell[1] not in _COMMANDS} == moves
+    # So has the server's answer in an exchange.
+    assert set(TRANSITIONS) - moves - {(_S.EXCHANGE, _V.RESPONSE)} <= set(_CELLS)
+
+
 _CELLS = [(state, verb) for state in (*_LISTENING, _S.REFUSED) for verb in _LINES]
 
 
@@ -200,7 +235,7 @@ def test_cell(state: State, verb: Verb, accept: bool) -> None:
         # The octets of a chunk that is refused went with it.
         assert connection.next_event() is NEED_DATA
         return
-    while isinstance(event, Bdat) or type(event).__name__ == "Content":
+    while isinstance(event, Bdat | Content):
         event = connection.next_event()
     if verb is _V.BDAT_LAST:
         assert isinstance(event, EndOfContent)
@@ -223,6 +258,27 @@ def test_cell(state: State, verb: Verb, accept: bool) -> None:
     if connection.state in (_S.READY, _S.GREETED):
         assert connection.mail is None
         assert list(connection.recipients) == []
+
+
+@pytest.mark.parametrize("verb", _LINES)
+def test_no_command_is_read_elsewhere(verb: Verb) -> None:
+    line = _LINES[verb]
+    for state in (_S.CONNECTED, _S.STATUS, _S.TLS):
+        connection = _in(state)
+        connection.receive_data(line)
+        assert connection.next_event() is PAUSED
+        assert connection.state is state
+    connection = _in(_S.DATA)
+    connection.receive_data(line)
+    assert isinstance(connection.next_event(), Content)
+    assert connection.state is _S.DATA
+    connection = _in(_S.EXCHANGE)
+    connection.receive_data(line)
+    assert isinstance(connection.next_event(), AuthResponse | Fault)
+    connection = _in(_S.CLOSED)
+    connection.receive_data(line)
+    assert isinstance(connection.next_event(), ConnectionClosed)
+    assert connection.next_event() is PAUSED
 
 
 @pytest.mark.parametrize("state", _LISTENING)
@@ -260,13 +316,6 @@ def test_end_of_content_by_dot() -> None:
     assert connection.state is _S.READY
 
 
-def test_everything_is_content_in_state_data() -> None:
-    connection = _in(_S.DATA)
-    connection.receive_data(b"".join(_LINES.values()))
-    assert type(connection.next_event()).__name__ == "Content"
-    assert connection.state is _S.DATA
-
-
 def test_tls_established() -> None:
     connection = _in(_S.TLS)
     assert connection.next_event() is PAUSED
@@ -274,6 +323,13 @@ def test_tls_established() -> None:
     assert connection.state is _S.GREETED
     connection.receive_data(_LINES[_V.MAIL])
     assert isinstance(connection.next_event(), Fault)
+
+
+def test_tls_that_fails() -> None:
+    connection = _in(_S.TLS)
+    connection.shut_down(Reply(421, "no TLS"))
+    assert connection.state is _MOVES[_S.TLS][_V.SECURED][1]
+    assert isinstance(connection.next_event(), ConnectionClosed)
 
 
 @pytest.mark.parametrize(
@@ -418,3 +474,166 @@ def test_a_chunk_reply_is_owed_once() -> None:
     connection.send(_OK)
     with pytest.raises(LocalProtocolError):
         connection.send(_OK)
+
+
+# --- the client's role ---------------------------------------------------------------------------
+
+_COMMANDS: Final[dict[Verb, Command]] = {
+    _V.LHLO: Lhlo(domain="client.example.org"),
+    _V.MAIL: Mail(reverse_path=None),
+    _V.RCPT: Rcpt(recipient=Recipient(address=Address("alice", "example.org"))),
+    _V.DATA: Data(),
+    _V.BDAT: Bdat(size=3),
+    _V.BDAT_LAST: Bdat(size=3, last=True),
+    _V.RSET: Rset(),
+    _V.NOOP: Noop(),
+    _V.VRFY: Vrfy(text="alice"),
+    _V.HELP: Help(),
+    _V.QUIT: Quit(),
+    _V.STARTTLS: StartTls(),
+    _V.AUTH: Auth(mechanism="PLAIN"),
+    _V.XCLIENT: XClient(attributes={"ADDR": "192.0.2.1"}),
+    _V.XFORWARD: XForward(attributes={"ADDR": "192.0.2.1"}),
+    _V.RESPONSE: AuthResponse(response=b"x"),
+}
+_POSITIVE: Final = {
+    _V.LHLO: b"250-host\r\n250-CHUNKING\r\n250-STARTTLS\r\n250-AUTH PLAIN\r\n"
+    b"250-XCLIENT ADDR\r\n250-XFORWARD ADDR\r\n250 PIPELINING\r\n",
+    _V.DATA: b"354 go\r\n",
+    _V.STARTTLS: b"220 go\r\n",
+    _V.AUTH: b"235 in\r\n",
+    _V.RESPONSE: b"235 in\r\n",
+    _V.XCLIENT: b"220 host\r\n",
+    _V.QUIT: b"221 bye\r\n",
+}
+_YES: Final = b"250 ok\r\n"
+_NOPE: Final = b"550 no\r\n"
+_ASKED: Final = b"334 \r\n"
+
+
+def _say(client: ClientConnection, verb: Verb, reply: bytes) -> ClientEvent | Signal:
+    """Say a command, with the octets of its chunk; the event of the reply."""
+    client.send(_COMMANDS[verb])
+    if verb in (_V.BDAT, _V.BDAT_LAST):
+        client.send_content(b"abc")
+    client.receive_data(reply)
+    return client.next_event()
+
+
+def _client_in(state: State) -> ClientConnection:
+    """A client that has come to `state` by the shortest way."""
+    client = ClientConnection()
+    if state is _S.CONNECTED:
+        return client
+    client.receive_data(b"554 no\r\n" if state is _S.REFUSED else b"220 host\r\n")
+    client.next_event()
+    ways = {
+        _S.TLS: [_V.LHLO, _V.STARTTLS],
+        _S.CLOSED: [_V.QUIT],
+        _S.READY: [_V.LHLO],
+        _S.EXCHANGE: [_V.LHLO],
+        _S.MAIL: [_V.LHLO, _V.MAIL],
+        _S.RCPT: [_V.LHLO, _V.MAIL, _V.RCPT],
+        _S.DATA: [_V.LHLO, _V.MAIL, _V.RCPT, _V.DATA],
+        _S.CHUNK: [_V.LHLO, _V.MAIL, _V.RCPT, _V.BDAT],
+        _S.BROKEN: [_V.LHLO, _V.MAIL, _V.RCPT],
+        _S.STATUS: [_V.LHLO, _V.MAIL, _V.RCPT, _V.DATA],
+    }
+    for verb in ways.get(state, []):
+        _say(client, verb, _POSITIVE.get(verb, _YES))
+    if state is _S.EXCHANGE:
+        _say(client, _V.AUTH, _ASKED)
+    elif state is _S.BROKEN:
+        _say(client, _V.BDAT, _NOPE)
+    elif state is _S.STATUS:
+        client.end_content()
+    assert client.state is state
+    return client
+
+
+# Before LHLO the server has offered nothing, and behind XCLIENT or STARTTLS nothing any more.
+_NOT_OFFERED: Final = {(_S.GREETED, _V.STARTTLS), (_S.GREETED, _V.XCLIENT)}
+
+
+@pytest.mark.parametrize("verb", _COMMANDS)
+@pytest.mark.parametrize("state", State)
+def test_client_cell(state: State, verb: Verb) -> None:
+    moves = _MOVES[state].get(verb)
+    if moves is None or (state, verb) in _NOT_OFFERED:
+        client = _client_in(state)
+        before = (client.state, client.in_flight, client.accepted, client.owed, client.keywords)
+        with pytest.raises(LocalProtocolError):
+            client.send(_COMMANDS[verb])
+        assert before == (
+            *(client.state, client.in_flight),
+            *(client.accepted, client.owed, client.keywords),
+        )
+        return
+    if (state, verb) == (_S.MAIL, _V.BDAT_LAST):
+        # RFC 2033 4.3: nobody is left who would be answered for.
+        client = _client_in(state)
+        assert _say(client, verb, b"") is NEED_DATA
+        assert (client.state, client.in_flight) == (_MOVES[moves[0]][_V.SETTLED][0], 0)
+        return
+    replies = (_POSITIVE.get(verb, _YES), _NOPE, _ASKED)
+    for reply, state_then in zip(replies, moves, strict=False):
+        client = _client_in(state)
+        event = _say(client, verb, reply)
+        if verb is _V.BDAT_LAST:
+            assert isinstance(event, RecipientReplied)
+            assert client.state is _MOVES[state_then][_V.SETTLED][0]
+        else:
+            assert isinstance(event, Replied)
+            assert event.command is _COMMANDS[verb]
+            assert client.state is state_then
+        assert event.reply.code == int(reply[:3])
+        assert client.in_flight == 0
+        if client.state in (_S.READY, _S.GREETED):
+            assert client.accepted == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "state"),
+    [(b"220 x", _S.GREETED), (b"554 x", _S.REFUSED), (b"450 x", _S.REFUSED), (b"421 x", _S.CLOSED)],
+)
+def test_client_greeting(reply: bytes, state: State) -> None:
+    client = _client_in(_S.CONNECTED)
+    assert client.in_flight == 1
+    client.receive_data(reply + b"\r\n")
+    event = client.next_event()
+    assert isinstance(event, Replied)
+    assert event.command is None
+    assert (client.state, client.in_flight) == (state, 0)
+
+
+@pytest.mark.parametrize("reply", [_YES, _NOPE])
+def test_client_end_of_content(reply: bytes) -> None:
+    client = _client_in(_S.DATA)
+    client.end_content()
+    assert client.state is _MOVES[_S.DATA][_V.END][0]
+    client.receive_data(reply)
+    assert isinstance(client.next_event(), RecipientReplied)
+    assert client.state is _MOVES[_S.STATUS][_V.SETTLED][0]
+
+
+def test_client_tls() -> None:
+    client = _client_in(_S.TLS)
+    client.tls_established()
+    assert client.state is _MOVES[_S.TLS][_V.SECURED][0]
+
+
+def test_client_tls_that_fails() -> None:
+    # The connection is closed: nothing more can be said on it.
+    client = _client_in(_S.TLS)
+    client.receive_eof()
+    assert client.next_event() == ConnectionClosed(mid_transaction=False)
+    assert client.state is _MOVES[_S.TLS][_V.SECURED][1]
+
+
+@pytest.mark.parametrize("state", [each for each in State if each is not _S.CLOSED])
+def test_421_to_the_client_at_any_moment(state: State) -> None:
+    client = _client_in(state)
+    client.receive_data(b"421 bye\r\n")
+    assert isinstance(client.next_event(), Replied | RecipientReplied)
+    assert client.state is _S.CLOSED
+    assert client.next_event() is NEED_DATA
