@@ -111,7 +111,7 @@ class _Quota(Handler):
 
 
 def test_a_handler_knows_the_declared_size_at_rcpt() -> None:
-    # RFC 1870 6.1.
+    # RFC 1870 6.4.
     driver = _session(_Quota())
     driver.receive(b"MAIL FROM:<> SIZE=100\r\n" + _RCPT + b"RSET\r\n")
     driver.receive(b"MAIL FROM:<> SIZE=101\r\n" + _RCPT)
@@ -147,7 +147,7 @@ def test_a_line_of_content_may_be_long(length: int) -> None:
 )
 @pytest.mark.parametrize("chunked", [False, True])
 def test_content_is_not_looked_into(content: bytes, chunked: bool) -> None:
-    # RFC 5321 2.3.1: what it holds is nobody's matter here.
+    # RFC 5321 3.3 and 3.7.2: what it holds is no reason to refuse it.
     handler = _Keeping()
     driver = _session(handler)
     driver.receive(_MAIL + _RCPT)
