@@ -198,6 +198,12 @@ class Model:
             self.greeted = True
             self.reset()
 
+    def bad_bdat(self) -> None:
+        self.say(b"BDAT x\r\n", 501)
+        if self.mail is not None:
+            # RFC 3030 2: a chunk is missing.
+            self.phase = "broken"
+
     def rset(self) -> None:
         self.line(b"RSET\r\n", 250)
         self.reset()
@@ -239,13 +245,16 @@ class Model:
 
     def bdat(self, size: int, last: bool) -> None:
         octets = b"BDAT %d%s\r\n" % (size, b" LAST" if last else b"") + b"Q" * size
-        if self.mail is not None and not self.recipients and last:
+        if self.mail is None or self.phase == "broken":
+            # RFC 3030 2 wants the octets taken first.
+            self.say(octets, 503, early=size)
+        elif not self.recipients and last:
             # RFC 2033 4.3: zero replies.
             self.say(octets)
             self.reset()
-        elif not self.recipients or self.phase == "broken":
-            # RFC 3030 2 wants the octets taken first.
-            self.say(octets, 503, early=size)
+        elif not self.recipients:
+            self.say(octets, 503)
+            self.phase = "broken"
         else:
             if self.size + size > _SETTINGS.limits.message_size:
                 self.refusal = self.refusal or 552
@@ -317,6 +326,8 @@ def _model(greeting: str, steps: Steps) -> Model:
                 model.lhlo()
             case "rset", _:
                 model.rset()
+            case "bad_bdat", _:
+                model.bad_bdat()
             case _:
                 model.quit()
     return model
@@ -366,7 +377,7 @@ _STEPS: Final = st.one_of(
     *[st.tuples(st.just("rcpt"), st.tuples(_MOOD, _MOOD))] * 2,
     st.tuples(st.just("data"), _CONTENT),
     st.tuples(st.just("bdat"), st.tuples(st.sampled_from([0, 1, 9, 600]), st.booleans())),
-    st.sampled_from([("lhlo", None), ("rset", None), ("quit", None)]),
+    st.sampled_from([("lhlo", None), ("rset", None), ("quit", None), ("bad_bdat", None)]),
     st.tuples(
         st.just("line"),
         st.sampled_from([(b"NOOP\r\n", 250), (b"VRFY x\r\n", 252), (b"HELP\r\n", 214)]),
@@ -376,7 +387,7 @@ _STEPS: Final = st.one_of(
         st.sampled_from(
             [
                 *((b"BOGUS\r\n", 500), (b"EHLO x\r\n", 500), (b"NO\nOP\r\n", 500)),
-                *((b"x" * 5000 + b"\r\n", 500), (b"BDAT x\r\n", 501), (b"DATA x\r\n", 501)),
+                *((b"x" * 5000 + b"\r\n", 500), (b"DATA x\r\n", 501), (b"NOOP \xff\r\n", 501)),
                 *((b"LHLO\r\n", 501), (b"MAIL FROM:<\r\n", 501), (b"EXPN x\r\n", 502)),
                 (b"MAIL FROM:<a@b> FOO\r\n", 555),
             ]

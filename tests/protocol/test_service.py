@@ -6,7 +6,6 @@ from concurrent.futures import Future
 import pytest
 
 from lmtp_proto import (
-    STANDARD_EXTENSIONS,
     Effect,
     Extension,
     Handler,
@@ -18,8 +17,6 @@ from lmtp_proto import (
     Session,
     Settings,
 )
-
-_TLS = Settings(hostname="mx.example.org", extensions=STANDARD_EXTENSIONS | {Extension.STARTTLS})
 
 
 def _say(conversation: Generator[Effect, None, None], octets: bytes) -> bytes:
@@ -49,7 +46,8 @@ class TestService:
         handler = _Peers()
         service = Service(handler, None)
         for peer, client_ip in (("192.0.2.1:4711", "192.0.2.1"), ("unix", None)):
-            output = _say(service.converse(peer, client_ip, lambda: 0.0), b"QUIT\r\n")
+            session = Session(peer=peer, client_ip=client_ip)
+            output = _say(service.converse(session, lambda: 0.0), b"QUIT\r\n")
             assert output.startswith(b"220 localhost ")
             assert output.endswith(b"\r\n221 2.0.0 bye\r\n")
         assert [(met.peer, met.client_ip) for met in handler.met] == [
@@ -61,14 +59,16 @@ class TestService:
         service = Service(Handler(), None)
         service.stop_flag.requested = True
         for _ in range(2):
-            assert _say(service.converse("unix", None, lambda: 0.0), b"").startswith(b"421 4.3.2 ")
+            output = _say(service.converse(Session(peer="unix"), lambda: 0.0), b"")
+            assert output.startswith(b"421 4.3.2 ")
 
-    def test_starttls_is_for_runtimes_that_have_it(self) -> None:
+    @pytest.mark.parametrize("starttls", [False, True])
+    def test_starttls_is_for_connections_that_have_it(self, starttls: bool) -> None:
         with pytest.raises(ValueError, match="STARTTLS"):
-            Service(Handler(), _TLS)
-        service = Service(Handler(), _TLS, performs_handshake=True)
-        output = _say(service.converse("unix", None, lambda: 0.0), b"LHLO x\r\n")
-        assert b"250 STARTTLS\r\n" in output
+            Service(Handler(), Settings(extensions=frozenset({Extension.STARTTLS})))
+        service = Service(Handler(), None)
+        conversation = service.converse(Session(peer="unix"), lambda: 0.0, starttls=starttls)
+        assert (b"STARTTLS\r\n" in _say(conversation, b"LHLO x\r\n")) is starttls
 
 
 class _Awaitable:
