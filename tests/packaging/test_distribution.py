@@ -21,6 +21,7 @@ EXTRAS = {
     "auth",
     "bench",
     "docs",
+    "fuzz",
     "gevent",
     "ldap",
     "lint",
