@@ -19,12 +19,14 @@ class LineFault(Enum):
 # A TLS record that holds a handshake begins so, a command line never does (RFC 8446 5.1).
 _TLS_HANDSHAKE: Final = b"\x16"
 _CR: Final = 13
+# The longest verb, STARTTLS, and what ends it.
+_VERB_SIZE: Final = 9
 
 
 class InputBuffer:
     """Cuts what comes in into lines that end in CRLF, or hands it on as content."""
 
-    __slots__ = ("_data", "_pending", "_position", "_searched", "_skip_line")
+    __slots__ = ("_data", "_pending", "_position", "_searched", "_skip_line", "faulty")
 
     def __init__(self) -> None:
         self._data = b""
@@ -33,6 +35,8 @@ class InputBuffer:
         self._searched = 0
         self._pending: list[bytes] = []
         self._skip_line = False
+        self.faulty = b""
+        """How the line began that was last at fault: as many octets as tell its verb; read-only."""
 
     def feed(self, data: bytes) -> None:
         """Keep `data` for later; costs nothing per octet already kept."""
@@ -75,24 +79,25 @@ class InputBuffer:
             start = self._position
             end = data.find(b"\n", self._searched)
             if data[start : start + 1] == _TLS_HANDSHAKE:
-                return self._fault(LineFault.TLS)
+                return self._fault(LineFault.TLS, start)
             if start < end < start + limit and data[end - 1] == _CR:
                 self._position = self._searched = end + 1
                 return data[start : end - 1]
             if end < 0:
                 if len(data) - start > limit:
-                    return self._fault(LineFault.TOO_LONG)
+                    return self._fault(LineFault.TOO_LONG, start)
                 self._searched = len(data)
                 if not self._gather():
                     self._compact()
                     return None
                 continue
             if end - start >= limit:
-                return self._fault(LineFault.TOO_LONG)
+                return self._fault(LineFault.TOO_LONG, start)
             self._position = end + 1
-            return self._fault(LineFault.BARE_LF)
+            return self._fault(LineFault.BARE_LF, start)
 
-    def _fault(self, fault: LineFault) -> LineFault:
+    def _fault(self, fault: LineFault, start: int) -> LineFault:
+        self.faulty = self._data[start : start + _VERB_SIZE]
         self._skip_line = True
         self._searched = self._position
         return fault
@@ -131,8 +136,7 @@ class InputBuffer:
 
     def put_back(self, data: bytes, position: int) -> None:
         """Give back `data[position:]`, the part of the last `take()` that was not used."""
-        if self._data:
-            raise AssertionError("put_back() only follows a take() of everything")
+        assert not self._data, "put_back() only follows a take() of everything"
         if position < len(data):
             self._data = data
             self._position = self._searched = position

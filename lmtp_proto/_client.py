@@ -92,6 +92,7 @@ _LAST_IN_GROUP: Final = frozenset({Verb.LHLO, Verb.AUTH, Verb.RESPONSE, Verb.XCL
 _OWN_MEANING: Final = {
     220: frozenset({Verb.CONNECT, Verb.STARTTLS, Verb.XCLIENT}),
     221: frozenset({Verb.QUIT}),
+    235: frozenset({Verb.AUTH, Verb.RESPONSE}),
 }
 # RFC 2920 3.1: an SMTP server may answer DATA with 354 although it has refused all recipients.
 _DATA_FOR_NOBODY: Final = TRANSITIONS[State.RCPT, Verb.DATA]._replace(refused=State.MAIL)

@@ -38,7 +38,7 @@ from ._events import (
     XClient,
     XForward,
 )
-from ._extensions import Extension
+from ._extensions import Extension, effective
 from ._limits import Limits
 from ._parameters import (
     NO_MAIL_PARAMETERS,
@@ -99,6 +99,7 @@ _HTTP: Final = frozenset(
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _VERB: Final = re.compile(r"[A-Za-z]{1,32}")
+_FIRST_WORD: Final = re.compile(r"[A-Za-z]{1,32}(?=[\x00-\x20]|\Z)")
 # RFC 4422 3.1: sasl-mech; verbs and keywords are known in any case.
 _MECHANISM: Final = re.compile(r"[A-Za-z0-9_-]{1,20}")
 _LAST: Final = re.compile("last", re.IGNORECASE | re.ASCII)
@@ -304,17 +305,17 @@ class CommandParser:
         path_rules: PathRules = STRICT,
     ) -> None:
         self.limits = limits
-        self.extensions = extensions
+        self.extensions = effective(extensions)
         self.path_rules = path_rules
         # Commands that the table alone does not decide; the others need no second look.
         self.guarded = {Verb.BDAT, Verb.BDAT_LAST, Verb.STARTTLS, Verb.AUTH}
-        if limits.transactions is not None or Extension.REQUIRETLS in extensions:
+        if limits.transactions is not None or Extension.REQUIRETLS in self.extensions:
             self.guarded.add(Verb.MAIL)
-        if Extension.BINARYMIME in extensions:
+        if Extension.BINARYMIME in self.extensions:
             self.guarded.add(Verb.DATA)
         self._parsers = dict(_PARSERS)
         for extension, (verb, parser) in _EXTENSION_PARSERS.items():
-            if extension in extensions:
+            if extension in self.extensions:
                 self._parsers[verb] = parser
 
     @property
@@ -345,7 +346,7 @@ class CommandParser:
             raise self._unknown(word)
         verb, parser = found
         if argument.startswith(" "):
-            raise CommandError(_SYNTAX)
+            raise CommandError(_SYNTAX, verb=verb)
         command = parser(argument, self)
         if verb is _BDAT and isinstance(command, Bdat) and command.last:
             verb = Verb.BDAT_LAST
@@ -359,10 +360,13 @@ class CommandParser:
         return text
 
     def _bad_character(self, text: str) -> CommandError:
-        word, _, argument = text.partition(" ")
-        if argument and word.isascii() and word.upper() in self._parsers:
-            return CommandError(_CHARACTER, verb=self._parsers[word.upper()][0])
-        return CommandError(_SYNTAX)
+        match = _FIRST_WORD.match(text)
+        word = match[0].upper() if match else ""
+        if word.encode() in _HTTP:
+            return self._unknown(word)
+        verb = self._parsers[word][0] if word in self._parsers else None
+        in_argument = verb is not None and text[len(word) :].startswith(" ")
+        return CommandError(_CHARACTER if in_argument else _SYNTAX, verb=verb)
 
     def _unknown(self, word: str) -> CommandError:
         name = word.upper()

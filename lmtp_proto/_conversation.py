@@ -498,8 +498,7 @@ class _Conversation:
 
     def _content(self, data: bytes) -> _Rest | None:
         sink = self._sink
-        if sink is None or self._connection.refusal is not None:
-            return None
+        assert sink is not None, "no content is told of a message that has no sink"
         try:
             answer = sink.write(data)
         except Exception as error:
@@ -585,9 +584,7 @@ class _Conversation:
             yield from rest
 
     def _end_transaction(self) -> _Rest | None:
-        """Let the sink go when the protocol has ended the transaction."""
-        if self._connection.mail is not None:
-            return None
+        """The protocol has ended the transaction: let the sink go."""
         self._transaction = None
         sink = self._sink
         if sink is not None:
@@ -686,8 +683,7 @@ class _Conversation:
         return send
 
     def _current(self) -> Transaction:
-        if self._transaction is None:
-            raise AssertionError("the protocol lets no RCPT or content in without MAIL")
+        assert self._transaction is not None, "the protocol lets nothing in without MAIL"
         return self._transaction
 
     def _tell(self, severity: Severity, text: str, error: Exception | None = None) -> _Rest:

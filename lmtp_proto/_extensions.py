@@ -61,3 +61,14 @@ STANDARD_EXTENSIONS: Final = frozenset(
     }
 )
 """What a server offers unless told otherwise: all that needs nothing from outside the protocol."""
+
+# RFC 3030 3 and RFC 6531 3.1: the one means nothing without the other.
+_NEEDS: Final = {
+    Extension.BINARYMIME: Extension.CHUNKING,
+    Extension.SMTPUTF8: Extension.EIGHTBITMIME,
+}
+
+
+def effective(extensions: frozenset[Extension]) -> frozenset[Extension]:
+    """Those of `extensions` whose need is among them: what is offered and taken."""
+    return frozenset(each for each in extensions if _NEEDS.get(each, each) in extensions)

@@ -520,8 +520,6 @@ _RCPT: Final = {
 
 _SHORT: Final = re.compile(r"SIZE=([0-9]{1,20})( BODY=8BITMIME)?")
 _COMMON: Final = frozenset({Extension.SIZE, Extension.EIGHTBITMIME})
-# RFC 3030 3: binary content comes by BDAT.
-_BINARY: Final = frozenset({Extension.BINARYMIME, Extension.CHUNKING})
 _ALL: Final = frozenset(Extension)
 
 
@@ -551,7 +549,7 @@ def mail_parameters(
             raise _malformed(keyword.syntax) from None
     if fields.get("size", 0) > most:
         raise _too_big(most)
-    if fields.get("body") is Body.BINARYMIME and not extensions >= _BINARY:
+    if fields.get("body") is Body.BINARYMIME and Extension.BINARYMIME not in extensions:
         raise _malformed(_MAIL["BODY"].syntax)
     # RFC 4865: one or the other.
     if "HOLDFOR" in given and "HOLDUNTIL" in given:

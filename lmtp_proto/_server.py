@@ -4,6 +4,7 @@ The number of replies belongs to this machine: one for each command, one for eac
 recipient after the content, in RCPT order. A caller cannot send one too few or too many.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
@@ -72,11 +73,6 @@ _CLOSED: Final = State.CLOSED
 _TLS: Final = State.TLS
 _STATUS: Final = State.STATUS
 _NO_WORDS: Final[Mapping[Extension, str]] = MappingProxyType({})
-# RFC 3030 3 and RFC 6531 3.1: the one means nothing without the other.
-_NEEDS: Final = {
-    Extension.BINARYMIME: Extension.CHUNKING,
-    Extension.SMTPUTF8: Extension.EIGHTBITMIME,
-}
 _WITH_WORDS: Final = frozenset(
     {
         Extension.AUTH,
@@ -91,6 +87,7 @@ _PLAIN: Final = frozenset({State.REFUSED, State.MAIL, State.RCPT, State.CHUNK, S
 _RCPT: Final = Verb.RCPT
 _END: Final = Verb.END
 _SETTLED: Final = Verb.SETTLED
+_BDAT_LINE: Final = re.compile(rb"BDAT[\x00-\x20]", re.IGNORECASE)
 # RFC 4954 4: the longest line of an exchange.
 _RESPONSE_LINE: Final = 12288
 
@@ -114,6 +111,7 @@ class ServerConnection:
         "_eof",
         "_filter",
         "_flow",
+        "_found",
         "_input",
         "_most",
         "_owed",
@@ -124,6 +122,7 @@ class ServerConnection:
         "_refusal",
         "_size",
         "_skip",
+        "_skipped",
         "_step",
         "_tls",
         "_told",
@@ -167,6 +166,7 @@ class ServerConnection:
         self._flow: Callable[[], ServerEvent | Signal] | None = None
         # Octets to drop before the next line: those of a BDAT that was refused by its line.
         self._skip = 0
+        self._skipped: Fault | None = None
         self._chunk: Bdat | None = None
         self._chunk_left = 0
         self._decoder: DotDecoder | None = None
@@ -175,6 +175,8 @@ class ServerConnection:
         self._filter: PolicyFilter | None = None
         self._size = 0
         self._refusal: Reply | None = None
+        # The refusal that was found here, None where it is the caller's.
+        self._found: Reply | None = None
         # Of state STATUS: what each recipient is told, and how many have been told.
         self._answers: dict[Recipient, bytes | None] = _NO_ANSWERS
         self._told = 0
@@ -232,9 +234,6 @@ class ServerConnection:
             argument = words.get(extension, "")
             if extension in _WITH_WORDS and extension not in words:
                 continue
-            needed = _NEEDS.get(extension)
-            if needed is not None and needed not in self._parser.extensions:
-                continue
             if extension is Extension.SIZE:
                 argument = str(limits.message_size)
             elif extension is Extension.LIMITS:
@@ -274,13 +273,14 @@ class ServerConnection:
         if line is None:
             return self._end() if self._eof else NEED_DATA
         if not isinstance(line, bytes):
+            if _BDAT_LINE.match(self._input.faulty):
+                self._miss_chunk()
             return self._fault(b"", _LINE_FAULTS[line], fatal=line is LineFault.TLS)
         try:
             verb, command = parser.parse(line)
         except CommandError as error:
-            if error.verb is Verb.BDAT and (self.state, Verb.BDAT) in TRANSITIONS:
-                # RFC 3030 2: a chunk that is refused is missing from the message.
-                self.state = TRANSITIONS[self.state, Verb.BDAT].refused
+            if error.verb is Verb.BDAT:
+                self._miss_chunk()
             return self._fault(line, error.reply, error.skip, fatal=error.fatal)
         step = TRANSITIONS.get((self.state, verb))
         if step is None:
@@ -302,6 +302,12 @@ class ServerConnection:
         self._owed_event = command
         self._step = step
         return command
+
+    def _miss_chunk(self) -> None:
+        """A chunk whose line cannot be read is missing from the message (RFC 3030 2)."""
+        step = TRANSITIONS.get((self.state, Verb.BDAT))
+        if step is not None:
+            self.state = step.refused
 
     def _forbidden(self, verb: Verb, command: Command) -> Reply | None:
         """Why a command cannot be served although the table allows it, None if it can."""
@@ -359,14 +365,19 @@ class ServerConnection:
         self._flow = _pause
         return ConnectionClosed(mid_transaction=mid_transaction)
 
-    def _fault(self, line: bytes, reply: Reply, skip: int = 0, *, fatal: bool = False) -> Fault:
+    def _fault(
+        self, line: bytes, reply: Reply, skip: int = 0, *, fatal: bool = False
+    ) -> ServerEvent | Signal:
         if skip > self._patience:
             # RFC 3030 2 wants the octets swallowed; nobody has this much patience.
             reply, skip, fatal = _TOO_MUCH, 0, True
-        if skip:
-            self._skip = skip
-            self._flow = self._skip_octets
         fault = Fault(line=line, reply=reply, fatal=fatal)
+        if skip:
+            # RFC 3030 2: the octets of a chunk are taken before it is refused.
+            self._skip = skip
+            self._skipped = fault
+            self._flow = self._skip_octets
+            return self._skip_octets()
         self._owed = fault
         return fault
 
@@ -377,7 +388,10 @@ class ServerConnection:
                 return self._wait()
             self._skip -= dropped
         self._flow = None
-        return self.next_event()
+        self._owed = fault = self._skipped
+        self._skipped = None
+        assert fault is not None
+        return fault
 
     def _out_of_sequence(self, verb: Verb) -> Reply:
         if verb is Verb.MAIL and self.mail is not None:
@@ -459,7 +473,7 @@ class ServerConnection:
                 data = data[:-beyond]
             event = self._permitted(data if self._filter is None else self._filter.feed(data))
             if beyond > 0:
-                # RFC 1870 6.3: it is read to its end and refused then.
+                # RFC 1870 4: it is read to its end and refused then.
                 self._refuse_size()
             if event is not None:
                 if self._size > self._patience:
@@ -470,7 +484,7 @@ class ServerConnection:
     def _permitted(self, data: bytes) -> Content | None:
         """The event for what the policy lets through; sees whether it refuses the rest."""
         if self._filter is not None:
-            self._refusal = self._filter.refusal
+            self._refusal = self._found = self._filter.refusal
         return Content(data=data) if data else None
 
     def _begin_filter(self) -> None:
@@ -498,7 +512,7 @@ class ServerConnection:
     def _refuse_size(self) -> None:
         if self._refusal is None:
             text = f"message size exceeds {self._most} octets"
-            self._refusal = Reply(552, text, enhanced="5.3.4")
+            self._refusal = self._found = Reply(552, text, enhanced="5.3.4")
 
     def _end_of_content(self, verb: Verb) -> EndOfContent:
         recipients = self._recipients
@@ -520,7 +534,8 @@ class ServerConnection:
             raise LocalProtocolError("refuse_content() while no content flows")
         if reply.accepted:
             raise LocalProtocolError(f"{reply} does not refuse")
-        if self._refusal is None:
+        # Whatever the pieces are: what the caller judges stood in front of what was found.
+        if self._refusal is self._found:
             self._refusal = reply
 
     @property
@@ -638,7 +653,7 @@ class ServerConnection:
             # another's; it is never executed.
             self._input.drop()
             self._flow = _pause
-        elif state is _CLOSED:
+        else:
             self._shut()
 
     def _settle(self) -> None:
@@ -652,6 +667,7 @@ class ServerConnection:
         self._filter = None
         self._size = 0
         self._refusal = None
+        self._found = None
         self._answers = _NO_ANSWERS
         self._told = 0
 
@@ -723,5 +739,5 @@ def _check_code(verb: Verb, reply: Reply) -> None:
     if wanted is None:
         if reply.code >= 300 or reply.code in (220, 221):
             raise LocalProtocolError(f"{reply.code} does not answer {verb.value}")
-    elif reply.code != wanted:
+    else:
         raise LocalProtocolError(f"{reply.code} does not answer {verb.value}; {wanted} does")

@@ -548,6 +548,11 @@ class Submission:
     def _send_content(self, content: _Content) -> Generator[Effect, None, None]:
         """The content behind 354, and the replies to it."""
         connection = self._connection
+        # What came with the 354 is no answer to the content.
+        event = self._take()
+        if event is not None or self._ended is not None:
+            yield from self._take_early_replies(event)
+            return
         octets = b""
         # SMTP says 354 to nobody too: a dot alone ends that (RFC 2920 3.1).
         while connection.accepted:

@@ -520,8 +520,18 @@ _FITS: Final = {
 _HTTP: Final = set(b"GET POST PUT HEAD OPTIONS DELETE PATCH CONNECT TRACE PRI HOST HOST:".split())
 # RFC 3030 2; what stands behind the size does not change how many octets follow.
 _BDAT: Final = re.compile(r"BDAT ([0-9]{1,20})(?: (.*))?", re.IGNORECASE | re.ASCII)
+_SAYS_BDAT: Final = re.compile(rb"BDAT(?=[\x00-\x20]|\Z)", re.IGNORECASE)
+_WORD: Final = re.compile(rb"[A-Za-z]{1,32}(?=[\x00-\x20]|\Z)")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
+
+
+def _is_http(line: bytes) -> bool:
+    """Whether a browser may have sent the line."""
+    if _text(line):
+        return line.split(b" ")[0].rstrip(b" \t").upper() in _HTTP
+    word = _WORD.match(line)
+    return word is not None and word[0].upper() in _HTTP
 
 
 def _text(line: bytes) -> str:
@@ -606,6 +616,7 @@ class _Account:
             if line[:1] == b"\x16":
                 raise _OverError
             self._exchange = False
+            self._miss_chunk(line)
             return
         if self._exchange:
             code = self._reply("a response")
@@ -617,10 +628,10 @@ class _Account:
         code = self._reply(repr(line))
         assert code >= 400 or code in _FITS.get(verb, ()), f"{code} answers {line!r}"
         if code >= 400:
-            if verb in _HTTP and _text(line):
+            if _is_http(line):
                 raise _OverError
-            # RFC 3030 2: a chunk whose line cannot be read is missing from the message.
-            self._broken = self._broken or (self._mail and verb == b"BDAT" and code == 501)
+            if code in (500, 501):
+                self._miss_chunk(line)
             return
         match verb:
             case b"MAIL":
@@ -640,6 +651,11 @@ class _Account:
                     raise _OverError
                 # RFC 3207 4.2: all that had come is dropped.
                 self._place = self._ends[bisect_left(self._ends, self._place)]
+
+    def _miss_chunk(self, line: bytes) -> None:
+        """RFC 3030 2: a chunk whose line cannot be read is missing from the message."""
+        if self._terms.chunking and self._mail and _SAYS_BDAT.match(line):
+            self._broken = True
 
     def _unfinished_line(self) -> None:
         """The last octets: they are answered only where it is known already that they are wrong."""
@@ -662,12 +678,12 @@ class _Account:
         self._place += int(match[1])
         word = (match[2] or "").strip(" ").upper()
         readable = word in ("", "LAST")
+        if self._place > len(self._octets):
+            # Its octets are awaited before anything is said (RFC 3030 2).
+            raise _OverError
         if not readable or not self._mail or self._broken:
-            # The line is refused, and what follows it is dropped.
             assert self._reply(text) >= 500
             self._broken = self._mail
-        elif self._place > len(self._octets):
-            raise _OverError
         elif word == "LAST":
             self._content += self._octets[self._place - int(match[1]) : self._place]
             self._finals()
@@ -676,8 +692,6 @@ class _Account:
             assert code >= 400 or (code == 250 and self._recipients), f"{code} answers {text!r}"
             self._content += self._octets[self._place - int(match[1]) : self._place]
             self._broken = code >= 400
-        if self._place > len(self._octets):
-            raise _OverError
         return True
 
     def _data(self) -> None:

@@ -108,6 +108,8 @@ def test_each_rcpt_is_a_recipient_of_its_own() -> None:
         (b"NOOP\ta", 500, "5.5.2"),
         (b"NOOP  a", 500, "5.5.2"),
         (b"NOOP\x00", 500, "5.5.2"),
+        (b"GET\x00", 500, "5.5.1"),
+        (b"GET\xff", 500, "5.5.2"),
         (b"NOOP\r", 500, "5.5.2"),
         (b"NOOP\x7f", 500, "5.5.2"),
         (b"NOOP \xc2\x85", 501, "5.5.2"),
@@ -274,3 +276,19 @@ def test_rcpt_that_is_written_is_read(address: Address) -> None:
     _, command = _PARSER.parse(line[:-2])
     assert isinstance(command, Rcpt)
     assert command.recipient.address == address
+
+
+@pytest.mark.parametrize(
+    ("offered", "needed"),
+    [
+        (Extension.BINARYMIME, Extension.CHUNKING),
+        (Extension.SMTPUTF8, Extension.EIGHTBITMIME),
+    ],
+)
+def test_what_needs_another_extension_is_nothing_without_it(
+    offered: Extension, needed: Extension
+) -> None:
+    # RFC 3030 3, RFC 6531 3.1.
+    assert CommandParser(Limits(), frozenset({offered})).extensions == frozenset()
+    both = frozenset({offered, needed})
+    assert CommandParser(Limits(), both).extensions == both

@@ -1142,3 +1142,53 @@ class TestHostile:
         assert len(driver.output) < 50 * 6 * 10_000
         # RFC 2920 3.1: a peer that does not read stops what is done for it, not only what it gets.
         assert max(write.count(b"\r\n") for write in driver.writes) == 2 * 100
+
+
+class TestMissingChunks:
+    """RFC 3030 2: a message whose chunk was refused is never delivered without it."""
+
+    @pytest.mark.parametrize(
+        ("line", "code"),
+        [
+            (b"BDAT  5", 500),
+            (b"BDAT\t5", 500),
+            (b"BDAT 5\xa0", 501),
+            (b"BDAT 5\x00", 501),
+            (b"bdat 5\n", 500),
+            (b"BDAT " + b"5" * 5000, 500),
+            (b"BDAT", 501),
+        ],
+    )
+    def test_a_line_that_cannot_be_read(self, line: bytes, code: int) -> None:
+        recorder = Recorder()
+        driver = Driver(recorder)
+        driver.receive(_ENVELOPE + line + b"\r\nBDAT 4 LAST\r\nrestRSET\r\nNOOP\r\n")
+        assert driver.codes == [220, 250, 250, 250, 250, code, 503, 250, 250]
+        assert recorder.delivered == []
+
+    def test_another_verb_is_no_chunk(self) -> None:
+        driver = Driver(Recorder())
+        driver.receive(_ENVELOPE + b"BDATX " + b"5" * 5000 + b"\r\nBDAT 4 LAST\r\nrest")
+        assert driver.codes == [220, 250, 250, 250, 250, 500, 250, 250]
+
+    @pytest.mark.parametrize("line", [b"BDAT 5 NOW\r\n", b"RSET\r\nBDAT 5\r\n"])
+    def test_the_octets_are_taken_before_the_answer(self, line: bytes) -> None:
+        driver = Driver(Recorder())
+        driver.receive(_ENVELOPE + line + b"QUIT")
+        before = len(driver.codes)
+        driver.receive(b"\r")
+        assert len(driver.codes) == before + 1
+        driver.receive(b"NOOP\r\n")
+        assert len(driver.codes) == before + 2
+
+
+@pytest.mark.parametrize("pieces", [[155], [100, 55], [1] * 155])
+def test_which_refusal_counts_depends_on_no_pieces(pieces: list[int]) -> None:
+    driver = Driver(
+        Recorder(write=Reply(550, "not this")), Settings(limits=Limits(message_size=100))
+    )
+    driver.receive(_ENVELOPE + b"DATA\r\n")
+    for size in pieces:
+        driver.receive(b"x" * size)
+    driver.receive(b"\r\n.\r\n")
+    assert driver.codes[-2:] == [550, 550]

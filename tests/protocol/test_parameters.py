@@ -275,7 +275,8 @@ _NEEDS = [
 
 @pytest.mark.parametrize(("command", "text", "extension"), _NEEDS)
 def test_each_needs_its_extension(command: str, text: str, extension: Extension) -> None:
-    alone = CommandParser(Limits(), frozenset({extension}))
+    # RFC 6531 3.1: SMTPUTF8 goes with 8BITMIME.
+    alone = CommandParser(Limits(), frozenset({extension, Extension.EIGHTBITMIME}))
     alone.parse(f"{command} {text}".encode())
     without = CommandParser(Limits(), _ALL - {extension})
     assert _refusal(f"{command} {text}", without) == (555, "5.5.4")

@@ -9,6 +9,7 @@ from lmtp_proto import (
     Effect,
     Extension,
     Handler,
+    Limits,
     Log,
     Receive,
     Run,
@@ -61,6 +62,10 @@ class TestService:
         for _ in range(2):
             output = _say(service.converse(Session(peer="unix"), lambda: 0.0), b"")
             assert output.startswith(b"421 4.3.2 ")
+
+    def test_the_limits_are_those_of_the_settings(self) -> None:
+        limits = Limits(recipients=7)
+        assert Service(Handler(), Settings(limits=limits)).limits is limits
 
     @pytest.mark.parametrize("starttls", [False, True])
     def test_starttls_is_for_connections_that_have_it(self, starttls: bool) -> None:

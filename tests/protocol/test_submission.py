@@ -997,6 +997,24 @@ class TestTls:
         assert _say(submission.start_tls(), script).code == 550
         assert submission.over
 
+    def test_why_a_handshake_fails_is_told(self) -> None:
+        script = Script(_GREETING, _TLS, _START, _PLAIN)
+        submission = _open(script)
+
+        def start() -> None:
+            for effect in submission.start_tls():
+                match effect:
+                    case Send(data=octets):
+                        script.read(octets)
+                    case Receive():
+                        effect.outcome = script.write() if effect.deadline > 0.0 else script.look()
+                    case Handshake():
+                        effect.error = OSError("the server is not whom it says")
+
+        with pytest.raises(OSError, match="not whom it says"):
+            start()
+        self._check_nothing_is_said(submission, script)
+
     def test_a_handshake_that_is_given_up(self) -> None:
         script = Script(_GREETING, _TLS, _START)
         submission = _open(script)
@@ -1474,3 +1492,11 @@ def test_any_split_gives_the_same_results(data: st.DataObject) -> None:
     whole = _hold(Script(*_SESSION, tls="TLSv1.3"))
     assert _hold(Script(*pieces, tls="TLSv1.3")) == whole
     assert [str(item)[:3] for item in whole[:2]] == ["250", "235"]
+
+
+def test_no_reply_in_front_of_the_content_accepts() -> None:
+    script = Script(_GREETING, _PIPELINING, _OK * 2 + _GO + _OK)
+    submission = _open(script)
+    [result] = _submit(submission, script, "one")
+    assert not result.reply.accepted
+    assert submission.over
