@@ -246,8 +246,7 @@ class Model:
     def bdat(self, size: int, last: bool) -> None:
         octets = b"BDAT %d%s\r\n" % (size, b" LAST" if last else b"") + b"Q" * size
         if self.mail is None or self.phase == "broken":
-            # RFC 3030 2 wants the octets taken first.
-            self.say(octets, 503, early=size)
+            self.say(octets, 503)
         elif not self.recipients and last:
             # RFC 2033 4.3: zero replies.
             self.say(octets)
