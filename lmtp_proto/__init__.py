@@ -18,7 +18,7 @@ from ._effects import (
     Severity,
     Wait,
 )
-from ._errors import LocalProtocolError, RemoteProtocolError
+from ._errors import HandlerError, LocalProtocolError, RemoteProtocolError
 from ._events import (
     NEED_DATA,
     PAUSED,
@@ -130,6 +130,7 @@ __all__ = [
     "Fault",
     "GiveWay",
     "Handler",
+    "HandlerError",
     "Handshake",
     "Help",
     "Interrupt",

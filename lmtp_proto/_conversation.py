@@ -25,7 +25,7 @@ from ._effects import (
     Wait,
     is_job,
 )
-from ._errors import LocalProtocolError
+from ._errors import HandlerError, LocalProtocolError
 from ._events import (
     Auth,
     AuthResponse,
@@ -55,6 +55,7 @@ from ._events import (
 )
 from ._handler import Handler, Session, Settings, Sink, Transaction
 from ._identification import NOT_TRUSTED, Identification
+from ._misuse import escape, lacks, misuse
 from ._quota import Quota
 from ._reply import Reply
 from ._sasl import Credentials
@@ -84,9 +85,6 @@ TOO_MANY_CONNECTIONS: Final = Reply(421, "too many connections", enhanced="4.3.2
 # Replies in one write: a peer that sends many commands at once stalls nobody else.
 _TURN: Final = 100
 _GIVE_WAY: Final = GiveWay()
-
-# Characters of one log line that may come from the wire.
-_LOG_LIMIT: Final = 250
 
 _GREETINGS: Final = frozenset({220, 421, 554})
 # The replies that say the client does not know what it does (as Dovecot counts them).
@@ -225,9 +223,9 @@ class _Conversation:
             # Nothing can be yielded any more: what these raise is the runtime's to log.
             try:
                 if self._sink is not None:
-                    self._sink.close()
+                    _end("close", self._sink.close)
             finally:
-                self._handler.disconnect(self._session)
+                _end("disconnect", lambda: self._handler.disconnect(self._session))
 
     def _content_patience(self) -> float:
         """Seconds in which more content has to come."""
@@ -241,13 +239,19 @@ class _Conversation:
 
     def _greet(self) -> _Rest:
         reply: object
+        name = "trusts"
         try:
-            self._session.trusted = self._handler.trusts(self._session)
+            trusted: object = self._handler.trusts(self._session)
+            if not isinstance(trusted, bool):
+                # A job is true as well: whoever has not been judged would be believed.
+                raise misuse(name, trusted, "True or False")
+            self._session.trusted = trusted
+            name = "connect"
             reply = self._handler.connect(self._session)
             if is_job(reply):
                 reply = yield from self._finish(reply)
         except Exception as error:
-            yield self._failure("connect", error)
+            yield self._failure(name, error)
             reply = _NO_SERVICE
         # RFC 5321 4.3.2: only 220, 421 and 554 greet.
         if reply is not None and not (isinstance(reply, Reply) and reply.code in _GREETINGS):
@@ -515,7 +519,7 @@ class _Conversation:
         if answer is None:
             return
         if isinstance(answer, Exception):
-            yield self._failure("write", answer)
+            yield self._sink_failure("write", answer)
             answer = _reply_to(answer)
         elif not isinstance(answer, Reply) or answer.accepted:
             yield self._misuse("write", answer, "None or a refusal")
@@ -563,7 +567,7 @@ class _Conversation:
                 except Exception as error:
                     reply = error
             if isinstance(reply, Exception):
-                yield self._failure("deliver", reply)
+                yield self._sink_failure("deliver", reply)
                 reply = _reply_to(reply)
             elif not isinstance(reply, Reply) or not _is_final(reply):
                 yield self._misuse("deliver", reply, "a final reply")
@@ -590,10 +594,13 @@ class _Conversation:
         if sink is not None:
             self._sink = None
             try:
-                sink.close()
+                _end("close", sink.close)
             except Exception as error:
-                return self._tell(Severity.ERROR, "close() of the handler failed", error)
+                return self._report("close", error)
         return None
+
+    def _report(self, name: str, error: Exception) -> _Rest:
+        yield self._failure(name, error)
 
     def _identify(self, question: Callable[[], Reply | Credentials]) -> _Rest | None:
         """AUTH: answer, or have the handler judge what the client gave."""
@@ -613,13 +620,18 @@ class _Conversation:
             answer = self._handler.authenticate(session, credentials)
         except Exception as error:
             answer = error
-        yield from self._decide("authenticate", answer, self._answer, _AUTHENTICATED)
+        yield from self._decide("authenticate", answer, self._end_auth, _AUTHENTICATED)
         if self._connection.authenticated:
             session.user = credentials.authorization_id or credentials.authentication_id
         else:
             yield self._log(
                 Severity.WARNING, f"authentication as {credentials.authentication_id} failed"
             )
+
+    def _end_auth(self, reply: Reply) -> None:
+        if reply.code == 334:
+            raise LocalProtocolError("a challenge is the mechanism's to give")
+        self._answer(reply)
 
     def _start_tls(self) -> _Rest:
         self._answer(_START_TLS)
@@ -686,25 +698,41 @@ class _Conversation:
         assert self._transaction is not None, "the protocol lets nothing in without MAIL"
         return self._transaction
 
-    def _tell(self, severity: Severity, text: str, error: Exception | None = None) -> _Rest:
-        yield self._log(severity, text, error)
+    def _tell(self, severity: Severity, text: str) -> _Rest:
+        yield self._log(severity, text)
 
     def _log(self, severity: Severity, text: str, error: Exception | None = None) -> Log:
-        text = _escape(text[:_LOG_LIMIT])
-        return Log(severity, f"{self._session.id} {self._session.peer}: {text}", error)
+        session = self._session
+        return Log(severity, f"{session.id} {session.peer}: {escape(text)}", error)
 
     def _failure(self, name: str, error: Exception) -> Log:
-        return self._log(Severity.ERROR, f"{name}() of the handler failed", error)
+        text = f"{name}() of the handler failed"
+        if isinstance(error, HandlerError):
+            text = f"{text}: {error}"
+        return self._log(Severity.ERROR, text, error)
 
     def _misuse(self, name: str, answer: object, awaited: str) -> Log:
-        given = str(answer) if isinstance(answer, Reply) else f"a {type(answer).__name__}"
-        text = f"{name}() of the handler answered {given}: {awaited} is awaited"
-        return self._log(Severity.ERROR, text)
+        error = misuse(name, answer, awaited)
+        return self._log(Severity.ERROR, str(error), error)
+
+    def _sink_failure(self, name: str, error: Exception) -> Log:
+        """A sink has raised `error`, if it is one: only a call shows it."""
+        if lacks(self._sink, "write", "deliver", "close"):
+            return self._misuse("open", self._sink, "a sink or a refusal")
+        return self._failure(name, error)
+
+
+def _end(name: str, action: Callable[[], object]) -> None:
+    """Call a method that ends something. Raises HandlerError when it hands back work: nobody waits
+    for that any more."""
+    left = action()
+    if left is not None and is_job(left):
+        raise misuse(name, left, "None")
 
 
 def _close_late(answer: object) -> None:
     if _is_sink(answer):
-        answer.close()
+        _end("close", answer.close)
 
 
 def _is_sink(answer: object) -> TypeGuard[Sink]:
@@ -725,8 +753,3 @@ def _reply_to(error: Exception) -> Reply:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _NO_SPACE
     return _OWN_FAULT
-
-
-def _escape(text: str) -> str:
-    """Printable ASCII on one line, for the log."""
-    return text.encode("unicode_escape").decode("ascii")

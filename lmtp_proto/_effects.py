@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol, TypeGuard, TypeVar
 
+from ._errors import HandlerError
+
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
@@ -30,7 +32,13 @@ The runtime runs a callable where it holds up no other session."""
 
 def is_job(answer: object) -> TypeGuard[Job[object]]:
     """Whether a handler's answer is work that is not done yet."""
-    return callable(answer) or hasattr(answer, "add_done_callback") or hasattr(answer, "__await__")
+    if callable(answer):
+        return True
+    try:
+        return hasattr(answer, "add_done_callback") or hasattr(answer, "__await__")
+    except Exception:
+        # An object that cannot even be asked for its attributes is no work either.
+        return False
 
 
 class Interrupt(Enum):
@@ -63,7 +71,10 @@ class Send:
 
 
 class Run:
-    """Begin `job` and go on at once; `done` with its `value` or `error` when it is over."""
+    """Begin `job` and go on at once; `done` with its `value` or `error` when it is over.
+
+    The first word on it counts: a job that ends a second time changes nothing.
+    """
 
     __slots__ = ("abandoned", "done", "error", "job", "value")
 
@@ -77,6 +88,8 @@ class Run:
 
     def succeed(self, value: object) -> None:
         """The runtime's word that the job is over."""
+        if self.done:
+            return
         self.value = value
         self.done = True
         if self.abandoned is not None:
@@ -84,6 +97,8 @@ class Run:
 
     def fail(self, error: BaseException) -> None:
         """The runtime's word that the job has raised `error`."""
+        if self.done:
+            return
         self.error = error
         self.done = True
 
@@ -95,7 +110,7 @@ class Run:
         if isinstance(error, Exception):
             raise error
         # A cancelled task's CancelledError would unwind the session, not only this job.
-        raise RuntimeError(f"the job ended with {error!r}") from error
+        raise HandlerError(f"the job ended with {type(error).__name__}") from error
 
     def run(self) -> None:
         """Run a callable here and now, or wait here for a future."""
@@ -106,7 +121,7 @@ class Run:
             elif isinstance(job, Awaitable):
                 if isinstance(job, Coroutine):
                     job.close()
-                raise TypeError("this runtime takes no awaitable: return a callable or a future")
+                raise HandlerError("this runtime takes no awaitable: return a callable or a future")
             else:
                 self.succeed(job.result())
         except KeyboardInterrupt:

@@ -135,7 +135,7 @@ class Sink(Protocol):
         """
 
     def close(self) -> None:
-        """The message is over, delivered or not. Called once, always.
+        """The message is over, delivered or not. Called once, always; nobody waits for a job.
 
         When a server is stopped and its grace is over, jobs of `deliver()` may still run.
         """
@@ -187,7 +187,7 @@ class Handler:
         return Reply(550, "this server delivers nothing", enhanced="5.3.2")
 
     def disconnect(self, session: Session, /) -> None:
-        """The session is over; nothing can be said any more."""
+        """The session is over; nothing can be said any more, and nobody waits for a job."""
 
 
 class MemorySink:

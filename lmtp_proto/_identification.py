@@ -11,6 +11,7 @@ from typing import Final
 from ._attributes import XCLIENT, XFORWARD
 from ._extensions import Extension
 from ._handler import Handler, Session, Settings
+from ._misuse import lacks, misuse
 from ._reply import Reply
 from ._sasl import PLAINTEXT, Credentials, Mechanism, SaslError
 
@@ -61,6 +62,8 @@ class Identification:
         mechanism = self._handler.mechanism(self._session, name)
         if mechanism is None:
             return _NO_MECHANISM
+        if lacks(mechanism, "respond"):
+            raise misuse("mechanism", mechanism, "None or a mechanism")
         return self._step(mechanism, response)
 
     def go_on(self, response: bytes | None) -> Reply | Credentials:
@@ -77,6 +80,8 @@ class Identification:
             return Reply(501, str(error), enhanced="5.5.2")
         if isinstance(step, Credentials):
             return step
+        if not isinstance(step, bytes):
+            raise misuse("respond", step, "bytes or Credentials")
         self._exchange = mechanism
         return Reply(334, b2a_base64(step, newline=False).decode("ascii"))
 

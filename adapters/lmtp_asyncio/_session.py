@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, assert_never, cast
 from lmtp_proto import (
     Effect,
     GiveWay,
+    HandlerError,
     Handshake,
     Interrupt,
     Log,
@@ -267,7 +268,7 @@ class ServerSession(asyncio.Protocol):
         except Exception as error:
             run.fail(error)
         except asyncio.CancelledError:
-            run.fail(RuntimeError("the job was cancelled"))
+            run.fail(HandlerError("the job was cancelled"))
         else:
             run.succeed(value)
         if self._waiting is run:
