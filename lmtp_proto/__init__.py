@@ -61,6 +61,7 @@ from ._handler import (
     Transaction,
 )
 from ._limits import Limits
+from ._observer import Observer
 from ._offered_limits import OfferedLimits
 from ._parameters import (
     Body,
@@ -147,6 +148,7 @@ __all__ = [
     "Message",
     "Noop",
     "Notify",
+    "Observer",
     "OfferedLimits",
     "OriginalRecipient",
     "PathError",

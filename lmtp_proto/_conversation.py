@@ -56,6 +56,7 @@ from ._events import (
 from ._handler import Handler, Session, Settings, Sink, Transaction
 from ._identification import NOT_TRUSTED, Identification
 from ._misuse import escape, lacks, misuse
+from ._observation import Observation, ObservedConnection
 from ._quota import Quota
 from ._reply import Reply
 from ._sasl import Credentials
@@ -114,7 +115,10 @@ def converse(
     `clock` gives seconds that never go back; deadlines are in its time. `parser` fits `settings`
     and is shared by the sessions of a server. To cut a session off, close the generator.
     """
-    return _Conversation(handler, session, settings, parser, clock, stop).run()
+    conversation = _Conversation(handler, session, settings, parser, clock, stop)
+    effects = conversation.run()
+    observation = conversation.observation
+    return effects if observation is None else observation.around(effects)
 
 
 class _Conversation:
@@ -136,6 +140,7 @@ class _Conversation:
         "_stop",
         "_transaction",
         "_waited",
+        "observation",
     )
 
     def __init__(
@@ -152,9 +157,14 @@ class _Conversation:
         self._settings = settings
         self._clock = clock
         self._stop = stop
-        self._connection = ServerConnection(
-            parser=parser, content_policy=settings.content_policy, tls=session.tls is not None
-        )
+        policy = settings.content_policy
+        tls = session.tls is not None
+        self.observation: Observation | None = None
+        if settings.observer is None:
+            self._connection = ServerConnection(parser=parser, content_policy=policy, tls=tls)
+        else:
+            self.observation = Observation(settings.observer, session, clock)
+            self._connection = ObservedConnection(self.observation, parser, policy, tls=tls)
         self._transaction: Transaction | None = None
         # Seconds for which the content of the transaction was waited for.
         self._waited = 0.0
@@ -376,6 +386,8 @@ class _Conversation:
                 mail=mail,
                 recipients=[],
             )
+            if self.observation is not None:
+                self.observation.begin_transaction(self._transaction)
 
     def _rcpt(self, recipient: Recipient) -> _Rest | None:
         if recipient.parameters.forward is not None and not self._session.trusted:

@@ -16,6 +16,7 @@ from ._effects import Job
 from ._events import Mail, Recipient
 from ._extensions import STANDARD_EXTENSIONS, Extension
 from ._limits import Limits
+from ._observer import Observer
 from ._policy import INCOMING_CONTENT, ContentPolicy
 from ._proxy_protocol import ProxyHeader
 from ._reply import Reply
@@ -46,6 +47,9 @@ class Settings:
     keyword_arguments: Mapping[Extension, str] = field(default_factory=dict)
     """What stands behind an extension's keyword in the LHLO reply, where it is the server's to
     choose: `{Extension.FUTURERELEASE: "86400 2027-01-01T00:00:00Z"}` (RFC 4865 3)."""
+
+    observer: Observer | None = None
+    """Who watches the sessions; None, and nothing is spent on it."""
 
     def parser(self) -> CommandParser:
         """A parser for the commands of all sessions with these settings."""
@@ -108,6 +112,11 @@ class Transaction:
     def reverse_path(self) -> Address | None:
         """The envelope's sender; None is the null reverse-path."""
         return self.mail.reverse_path
+
+    def recipient_id(self, recipient: Recipient) -> str:
+        """Names an accepted recipient in logs: the transaction's id and its number, from 1, in RCPT
+        order, which is that of the final replies. Raises ValueError for another's recipient."""
+        return f"{self.id}.{self.recipients.index(recipient) + 1}"
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

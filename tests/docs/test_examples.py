@@ -27,7 +27,7 @@ _EXAMPLES = dict(
 
 
 def test_every_python_block_is_an_example() -> None:
-    assert len(_EXAMPLES) == _TEXT.count("```python") == 9
+    assert len(_EXAMPLES) == _TEXT.count("```python") == 10
 
 
 @contextmanager
@@ -140,6 +140,20 @@ def test_a_sink_takes_what_is_too_large_for_memory(tmp_path: Path) -> None:
         f"250 2.0.0 {digest}",
         "550 5.1.2 not here",
     ]
+
+
+def test_an_observer_sees_what_happens(tmp_path: Path) -> None:
+    port = _free_port()
+    recipients = [Recipient(address=parse_mailbox(f"{name}@example.org")) for name in "ab"]
+    with _running("observer", port, tmp_path) as process:
+        with _client(port, process) as client:
+            client.submit(None, recipients, [_CONTENT])
+        process.send_signal(signal.SIGTERM)
+        stdout, _ = process.communicate(timeout=20)
+    first, second, last = stdout.splitlines()
+    name = first.removesuffix(".1 a@example.org 550")
+    assert second == f"{name}.2 b@example.org 550"
+    assert re.fullmatch(rf"{re.escape(name)} 21 octets in \d+\.\d{{3}} s", last)
 
 
 def test_the_store_is_a_handler(tmp_path: Path) -> None:
