@@ -27,7 +27,7 @@ _EXAMPLES = dict(
 
 
 def test_every_python_block_is_an_example() -> None:
-    assert len(_EXAMPLES) == _TEXT.count("```python") == 10
+    assert len(_EXAMPLES) == _TEXT.count("```python") == 11
 
 
 @contextmanager
@@ -138,6 +138,14 @@ def test_a_sink_takes_what_is_too_large_for_memory(tmp_path: Path) -> None:
     assert _replies("sink", tmp_path) == [
         f"250 2.0.0 {digest}",
         f"250 2.0.0 {digest}",
+        "550 5.1.2 not here",
+    ]
+
+
+def test_a_handler_written_for_aiosmtpd(tmp_path: Path) -> None:
+    assert _replies("aiosmtpd", tmp_path) == [
+        "250 2.0.0 21 octets for 2",
+        "250 2.0.0 21 octets for 2",
         "550 5.1.2 not here",
     ]
 
