@@ -164,12 +164,12 @@ class Observation:
 
     def answered_recipients(self, recipients: Sequence[Recipient], reply: Reply) -> None:
         """Recipients have their final reply."""
-        transaction = self._transaction
-        if transaction is not None:
-            seconds = self._clock() - self._since
-            told = self._observer.recipient_answered
-            for recipient in recipients:
-                self._tell(told, transaction, recipient, reply, seconds)
+        # There are no recipients without a transaction.
+        assert self._transaction is not None
+        seconds = self._clock() - self._since
+        told = self._observer.recipient_answered
+        for recipient in recipients:
+            self._tell(told, self._transaction, recipient, reply, seconds)
 
     def shut_down(self, reply: Reply) -> None:
         """The session ends by the server's own 421."""

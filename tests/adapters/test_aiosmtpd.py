@@ -203,7 +203,7 @@ _DIALOGUE: Final = [
     (_STUFFED + b".\r\n", b"250 "),
     (b"MAIL FROM:<>\r\n", b"250 "),
     (b"RSET\r\n", b"250 "),
-    (b"MAIL FROM:<other@example.net>\r\n", b"250 "),
+    (b"MAIL FROM:<other@example.net> SMTPUTF8\r\n", b"250 "),
     (b"RCPT TO:<carol@example.org>\r\n", b"250 "),
     (b"DATA\r\n", b"354 "),
     (b".\r\n", b"250 "),
@@ -219,8 +219,9 @@ def _held(client: Client) -> None:
 
 def test_hooks_are_given_what_aiosmtpd_gives_them(serve: Callable[..., Client]) -> None:
     here, there = Recorder(), Recorder()
-    _held(serve(here, hostname="mx.example.org"))
-    with _aiosmtpd(there, hostname="mx.example.org") as client:
+    settings = Settings(extensions=STANDARD_EXTENSIONS | {Extension.SMTPUTF8})
+    _held(serve(here, hostname="mx.example.org", settings=settings))
+    with _aiosmtpd(there, hostname="mx.example.org", enable_SMTPUTF8=True) as client:
         _held(client)
     assert here.notes == there.notes
     assert len(here.notes) == 3 * 10
@@ -407,6 +408,24 @@ def test_auth(serve: Callable[..., Client], by: str, tmp_path: Path) -> None:
         login = LoginPassword(b"alice", b"secret")
         shown = f"True {login} {login.login!r}".encode()
         assert replies[6:] == [b"235 2.7.0 authenticated", b"250 2.0.0 " + shown]
+
+
+def test_who_is_refused_at_lhlo_may_do_nothing(
+    serve: Callable[..., Client], tmp_path: Path
+) -> None:
+    class Refuses:
+        async def handle_EHLO(self, server: Any, session: Any, envelope: Any, _: str) -> str:
+            return "550 5.7.1 not you"
+
+        async def handle_VRFY(self, server: Any, session: Any, envelope: Any, _: str) -> str:
+            return "250 yes"
+
+    settings = Settings(extensions=STANDARD_EXTENSIONS | {Extension.AUTH})
+    listener = Listener(f"unix:{tmp_path}/lmtp")
+    client = serve(Refuses(), listener, settings=settings, auth_callback=lambda *_: True)
+    assert _said(client, b"VRFY a", b"LHLO a")[0] == b"250 2.0.0 yes"
+    commands = b"VRFY a", _login(b"alice", b"secret"), b"MAIL FROM:<a@b>"
+    assert _said(client, *commands) == [b"550 5.7.1 not you"] * 3
 
 
 class Secured:

@@ -335,6 +335,29 @@ def test_a_sink_without_one_of_its_methods(sink: type, codes: list[int]) -> None
     assert str(_errors(driver)[0].error).startswith("open() of the handler answered a No")
 
 
+@pytest.mark.parametrize("settled_first", [False, True])
+@pytest.mark.parametrize("what", ["sink", "refusal"])
+def test_what_open_gives_too_late(what: str, settled_first: bool) -> None:
+    future: Future[object] = Future()
+    closed: list[str] = []
+    handler = _Wrong("close", lambda: closed.append("closed"))
+    given = _Sink(handler) if what == "sink" else Reply(451, "no")
+
+    class Late(Handler):
+        def open(self, transaction: Transaction, /) -> Any:
+            return future
+
+    driver = Driver(Late())
+    driver.receive(b"LHLO a\r\nMAIL FROM:<>\r\nRCPT TO:<b@c>\r\nDATA\r\n")
+    if settled_first:
+        future.set_result(given)
+        driver.cut()
+    else:
+        driver.cut()
+        future.set_result(given)
+    assert closed == ["closed"] * (what == "sink")
+
+
 @pytest.mark.parametrize("late", [Reply(550, "late"), RuntimeError("late")])
 def test_the_first_word_counts(late: Reply | RuntimeError) -> None:
     class Later(Handler):

@@ -219,7 +219,7 @@ def test_an_exchange_and_tls() -> None:
     ]
 
 
-@pytest.mark.parametrize("how", ["timeout", "stop", "faults", "eof", "cut"])
+@pytest.mark.parametrize("how", ["timeout", "stop", "quit", "faults", "eof", "cut"])
 def test_ends(how: str) -> None:
     driver, lines = _observed(Accepts(), limits=Limits(faults=1))
     driver.receive(_LHLO + _ENVELOPE)
@@ -233,6 +233,11 @@ def test_ends(how: str) -> None:
         driver.stop.requested = True
         driver.interrupt(Interrupt.STOP)
         expected = ["session shut down 421 4.3.2"]
+    elif how == "quit":
+        # The last word is 221 then.
+        driver.stop.requested = True
+        driver.receive(b"QUIT\r\n")
+        expected = ["session QUIT 221 0s"]
     elif how == "faults":
         driver.receive(b"A\r\nB\r\n")
         expected = ["session ? 500 0s", "session shut down 421 4.7.0"]
@@ -240,7 +245,7 @@ def test_ends(how: str) -> None:
         driver.eof()
     else:
         driver.cut()
-    octets = len(_LHLO + _ENVELOPE) + (6 if how == "faults" else 0)
+    octets = len(_LHLO + _ENVELOPE) + (6 if how in ("faults", "quit") else 0)
     assert driver.closed
     assert lines == [
         *expected,
