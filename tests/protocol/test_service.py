@@ -9,6 +9,7 @@ from lmtp_proto import (
     Effect,
     Extension,
     Handler,
+    HandlerError,
     Limits,
     Log,
     Receive,
@@ -115,7 +116,7 @@ class TestRun:
         # The coroutine is closed: else it would be warned of, and warnings are errors.
         run = Run(make())
         run.run()
-        with pytest.raises(TypeError, match="no awaitable"):
+        with pytest.raises(HandlerError, match="no awaitable"):
             run.outcome()
 
     def test_a_job_ends_no_process(self) -> None:
@@ -124,7 +125,7 @@ class TestRun:
 
         run = Run(leave)
         run.run()
-        with pytest.raises(RuntimeError, match="SystemExit"):
+        with pytest.raises(HandlerError, match="SystemExit"):
             run.outcome()
 
     def test_but_whoever_sits_at_the_keyboard_does(self) -> None:
