@@ -234,8 +234,16 @@ class Submission:
         """
         return self.refusal is None
 
-    def open(self) -> Generator[Effect, None, Reply]:
-        """Read the greeting and say LHLO; the reply that decided, positive if all is well."""
+    def open(self, *, implicit_tls: bool = False) -> Generator[Effect, None, Reply]:
+        """Read the greeting and say LHLO; the reply that decided, positive if all is well.
+
+        With `implicit_tls` a handshake comes first (RFC 8314 3): raises what the runtime says of
+        one that has failed.
+        """
+        if implicit_tls:
+            self.tls = yield from self._shake_hands()
+            if self._ended is not None:
+                return self._ended
         greeting = yield from self.read_greeting()
         if not greeting.accepted:
             return self._end(greeting)
@@ -285,10 +293,17 @@ class Submission:
             # It has been read before the handshake, so it is not protected by it.
             self._check_silence()
             if self._ended is None:
-                yield from self._shake_hands()
+                outcome = yield from self._shake_hands()
+                try:
+                    if outcome is not None:
+                        self._connection.tls_established()
+                        self.tls = outcome
+                except RemoteProtocolError as error:
+                    self._fail(error)
         return self._ended or reply
 
-    def _shake_hands(self) -> Generator[Effect, None, None]:
+    def _shake_hands(self) -> Generator[Effect, None, str | None]:
+        """Protocol and cipher, None where the session is over."""
         handshake = Handshake()
         handshake.deadline = self._clock() + self._limits.handshake_timeout
         try:
@@ -300,13 +315,7 @@ class Submission:
             self._end(_NO_HANDSHAKE)
             if handshake.error is not None:
                 raise handshake.error
-            return
-        try:
-            self._connection.tls_established()
-        except RemoteProtocolError as error:
-            self._fail(error)
-            return
-        self.tls = handshake.outcome
+        return handshake.outcome
 
     def authenticate(self, mechanism: ClientMechanism) -> Generator[Effect, None, Reply]:
         """Prove who the client is (RFC 4954); the reply that decided, 235 when it is believed.

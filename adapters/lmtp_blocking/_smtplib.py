@@ -61,9 +61,8 @@ from lmtp_proto import (
     Vrfy,
     parse_mailbox,
 )
-from lmtp_sockets import TcpAddress, UnixAddress, connect
-
-from ._client import Channel
+from lmtp_sockets import THREAD, TcpAddress, UnixAddress, connect
+from lmtp_transport import Channel, ClientTls
 
 T = TypeVar("T")
 
@@ -105,6 +104,7 @@ class LMTP:
         # The name that a certificate has to be for.
         self._host: str | None = None
         self._channel: Channel | None = None
+        self._tls = ClientTls(time.monotonic)
         self._submission: Submission | None = None
         self._greeted = False
         if host:
@@ -142,8 +142,8 @@ class LMTP:
             )
         place = _address(host, port or self._port)
         self._host = place.host if isinstance(place, TcpAddress) else None
-        sock = connect(place, self.timeout or _CONNECT_TIMEOUT)
-        self._channel = Channel(sock)
+        self._channel = Channel(connect(place, self.timeout or _CONNECT_TIMEOUT), THREAD)
+        self._tls = ClientTls(time.monotonic)
         self._submission = Submission(self.local_hostname, clock=time.monotonic, limits=limits)
         code, text = self._reply(lambda submission: submission.read_greeting())
         if code >= 400:
@@ -186,8 +186,7 @@ class LMTP:
         self.ehlo_or_helo_if_needed()
         if not self.has_extn("starttls"):
             raise smtplib.SMTPNotSupportedError("the server does not offer STARTTLS")
-        assert self._channel is not None
-        self._channel.prepare_tls(context, self._host)
+        self._tls.prepare(context, self._host)
         code, text = self._reply(lambda submission: submission.begin_tls())
         if code >= 400:
             raise smtplib.SMTPResponseException(code, text)
@@ -396,7 +395,7 @@ class LMTP:
         if channel is None or submission is None:
             raise smtplib.SMTPServerDisconnected("please run connect() first")
         try:
-            return channel.hold(begin(submission))
+            return channel.hold(self._tls.over(begin(submission)))
         finally:
             if submission.over:
                 self.close()

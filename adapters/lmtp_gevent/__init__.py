@@ -1,5 +1,6 @@
 """LMTP on gevent: a greenlet for each connection, without monkey-patching."""
 
+from ._client import Client
 from ._server import Server, serve
 
-__all__ = ["Server", "serve"]
+__all__ = ["Client", "Server", "serve"]

@@ -11,7 +11,18 @@ from ._address import (
     parse_address,
     peer_name,
 )
-from ._connect import connect
+from ._connect import (
+    THREAD,
+    AddressInfo,
+    AwaitConnected,
+    ConnectStep,
+    Pause,
+    Resolve,
+    Waiting,
+    connect,
+    connecting,
+    wait_for_socket,
+)
 from ._listen import BACKLOG, listen, unlink_if_ours
 from ._stream import Stream
 
@@ -19,15 +30,24 @@ __all__ = [
     "ACCEPT_PAUSE",
     "BACKLOG",
     "LINGER",
+    "THREAD",
+    "AddressInfo",
+    "AwaitConnected",
+    "ConnectStep",
+    "Pause",
+    "Resolve",
     "Stream",
     "TcpAddress",
     "UnixAddress",
+    "Waiting",
     "accept",
     "connect",
+    "connecting",
     "format_address",
     "listen",
     "parse_address",
     "peer_name",
     "refuse",
     "unlink_if_ours",
+    "wait_for_socket",
 ]

@@ -5,9 +5,24 @@ itself.
 """
 
 from ._certificates import ServerTls
+from ._client import ClientOptions, ClientSession, ClientTls
 from ._listener import Listener, Listeners
 from ._peers import PeerLimit
 from ._reception import Reception
+from ._socket_client import Channel, SocketClient, read_pieces
 from ._tls import TlsLayer
 
-__all__ = ["Listener", "Listeners", "PeerLimit", "Reception", "ServerTls", "TlsLayer"]
+__all__ = [
+    "Channel",
+    "ClientOptions",
+    "ClientSession",
+    "ClientTls",
+    "Listener",
+    "Listeners",
+    "PeerLimit",
+    "Reception",
+    "ServerTls",
+    "SocketClient",
+    "TlsLayer",
+    "read_pieces",
+]
