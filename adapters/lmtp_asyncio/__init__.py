@@ -2,12 +2,14 @@
 
 from ._aiosmtpd import AiosmtpdHandler, LoginPassword
 from ._client import Client
+from ._pool import Pool
 from ._server import Server, serve
 
 __all__ = [
     "AiosmtpdHandler",
     "Client",
     "LoginPassword",
+    "Pool",
     "Server",
     "serve",
 ]

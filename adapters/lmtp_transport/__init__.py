@@ -8,21 +8,34 @@ from ._certificates import ServerTls
 from ._client import ClientOptions, ClientSession, ClientTls
 from ._listener import Listener, Listeners
 from ._peers import PeerLimit
+from ._pool import (
+from ._pool_book import PoolBook, PoolSettings
+
 from ._reception import Reception
 from ._socket_client import Channel, SocketClient, read_pieces
+from ._socket_pool import SocketPool
 from ._tls import TlsLayer
 
 __all__ = [
+    "LEAVE_TIME",
+    "AwaitTurn",
     "Channel",
     "ClientOptions",
     "ClientSession",
     "ClientTls",
+    "Connect",
+    "Leave",
     "Listener",
     "Listeners",
-    "PeerLimit",
+__all__ = ["PeerLimit", "PoolBook", "PoolSettings", "Probe",]
     "Reception",
     "ServerTls",
     "SocketClient",
+    "SocketPool",
+    "Submit",
     "TlsLayer",
+    "Watched",
+    "WatchedAsync",
     "read_pieces",
+    "through_pool",
 ]

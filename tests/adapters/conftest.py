@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lmtp_proto import Handler, Settings
+from tests.adapters.clients import MakeClient, client_maker
 from tests.adapters.harness import (
     PATIENCE,
     RUNTIMES,
@@ -60,6 +61,12 @@ def connect(start: Start) -> Iterator[Connect]:
             return stack.enter_context(Client(address))
 
         yield connect_one
+
+
+@pytest.fixture
+def client_of(runtime: str) -> MakeClient:
+    """Connect as an embedder does."""
+    return client_maker(runtime)
 
 
 class LogLines(logging.Handler):

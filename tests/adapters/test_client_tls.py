@@ -1,4 +1,4 @@
-"""The blocking clients under TLS: STARTTLS, whom they trust, and AUTH behind it."""
+"""The clients under TLS: STARTTLS, whom they trust, and AUTH behind it."""
 
 import base64
 import itertools
@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 import trustme
 
-from lmtp_blocking import LMTP, Client
+from lmtp_blocking import LMTP
 from lmtp_proto import (
     STANDARD_EXTENSIONS,
     Address,
@@ -30,6 +30,7 @@ from lmtp_proto import (
     Session,
     Settings,
 )
+from tests.adapters.clients import MakeClient
 from tests.adapters.harness import PATIENCE, Mailbox
 from tests.protocol.driver import Driver
 from tests.server._scripted import HANG_UP, Scripted
@@ -125,10 +126,12 @@ def _recipients(*local_parts: str) -> list[Recipient]:
 class TestClient:
     @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
     @pytest.mark.parametrize("chunk_size", [0, 262_144])
-    def test_a_large_content(self, version: ssl.TLSVersion, chunk_size: int) -> None:
+    def test_a_large_content(
+        self, client_of: MakeClient, version: ssl.TLSVersion, chunk_size: int
+    ) -> None:
         content = b"".join(b".%d\r\n" % number for number in range(200_000))
         with SecureServer() as server:
-            with Client(server.address, chunk_size=chunk_size) as client:
+            with client_of(server.address, chunk_size=chunk_size) as client:
                 assert client.tls is None
                 assert client.start_tls(_trusting(version)).code == 250
                 name = {ssl.TLSVersion.TLSv1_2: "TLSv1.2", ssl.TLSVersion.TLSv1_3: "TLSv1.3"}
@@ -146,8 +149,10 @@ class TestClient:
     @pytest.mark.parametrize(
         "context", [ssl.create_default_context, _trusting], ids=["unknown", "another's"]
     )
-    def test_a_server_that_is_not_trusted(self, context: Callable[[], ssl.SSLContext]) -> None:
-        with SecureServer() as server, Client(server.address) as client:
+    def test_a_server_that_is_not_trusted(
+        self, client_of: MakeClient, context: Callable[[], ssl.SSLContext]
+    ) -> None:
+        with SecureServer() as server, client_of(server.address) as client:
             with pytest.raises(ssl.SSLCertVerificationError):
                 client.start_tls(context(), server_hostname="mail.example.org")
             assert (client.tls, client.usable) == (None, False)
@@ -156,16 +161,16 @@ class TestClient:
             assert not client.authenticate(PlainClient("alice", "secret")).accepted
         assert server.mailbox.delivered == []
 
-    def test_the_system_is_trusted_by_default(self) -> None:
+    def test_the_system_is_trusted_by_default(self, client_of: MakeClient) -> None:
         with (
             SecureServer() as server,
-            Client(server.address) as client,
+            client_of(server.address) as client,
             pytest.raises(ssl.SSLCertVerificationError),
         ):
             client.start_tls()
 
-    def test_nothing_is_said_where_it_cannot_work(self) -> None:
-        with SecureServer() as server, Client(server.address) as client:
+    def test_nothing_is_said_where_it_cannot_work(self, client_of: MakeClient) -> None:
+        with SecureServer() as server, client_of(server.address) as client:
             # RFC 4954: no password goes out in the clear because TLS was asked for in a wrong way.
             with pytest.raises(LocalProtocolError, match="PLAIN"):
                 client.authenticate(PlainClient("alice", "secret"))
@@ -177,23 +182,25 @@ class TestClient:
             (result,) = client.submit(None, _recipients("a"), [_MESSAGE])
             assert result.reply.code == 250
 
-    def test_a_unix_socket_has_no_name(self, tmp_path_factory: pytest.TempPathFactory) -> None:
+    def test_a_unix_socket_has_no_name(
+        self, client_of: MakeClient, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
         path = tmp_path_factory.mktemp("s") / "lmtp"
-        with Scripted(_STARTTLS, unix=str(path)) as server, Client(server.address) as client:
+        with Scripted(_STARTTLS, unix=str(path)) as server, client_of(server.address) as client:
             with pytest.raises(ValueError, match="hostname"):
                 client.start_tls()
             assert client.usable
         assert "STARTTLS" not in server.lines
 
-    def test_a_server_that_refuses(self) -> None:
+    def test_a_server_that_refuses(self, client_of: MakeClient) -> None:
         script = {**_STARTTLS, "STARTTLS": b"454 4.7.0 not now\r\n"}
-        with Scripted(script, final=b"250 ok\r\n") as server, Client(server.address) as client:
+        with Scripted(script, final=b"250 ok\r\n") as server, client_of(server.address) as client:
             assert client.start_tls(_trusting()).code == 454
             assert (client.tls, client.usable) == (None, True)
 
-    def test_a_server_that_hangs_up(self) -> None:
+    def test_a_server_that_hangs_up(self, client_of: MakeClient) -> None:
         script = {**_STARTTLS, "STARTTLS": HANG_UP}
-        with Scripted(script) as server, Client(server.address) as client:
+        with Scripted(script) as server, client_of(server.address) as client:
             assert client.start_tls(_trusting()).code == 451
             assert not client.usable
 
@@ -206,18 +213,20 @@ class TestClient:
         ],
         ids=["silence", "text", "end"],
     )
-    def test_no_handshake(self, answer: bytes | None, expected: type[OSError]) -> None:
+    def test_no_handshake(
+        self, client_of: MakeClient, answer: bytes | None, expected: type[OSError]
+    ) -> None:
         with (
             _beginning(answer) as address,
-            Client(address, limits=Limits(handshake_timeout=0.5)) as client,
+            client_of(address, limits=Limits(handshake_timeout=0.5)) as client,
         ):
             with pytest.raises(expected):
                 client.start_tls(_trusting())
             assert not client.usable
 
     @pytest.mark.parametrize("broken", [False, True])
-    def test_the_connection_breaks_under_tls(self, broken: bool) -> None:
-        with _breaking(broken) as address, Client(address) as client:
+    def test_the_connection_breaks_under_tls(self, client_of: MakeClient, broken: bool) -> None:
+        with _breaking(broken) as address, client_of(address) as client:
             assert client.start_tls(_trusting()).code == 250
             (result,) = client.submit(None, _recipients("a"), itertools.repeat(b"x" * 65_536))
             assert result.reply.code == 451

@@ -1,4 +1,4 @@
-"""`lmtp_blocking.Client` over real sockets."""
+"""`Client` over real sockets, on every runtime."""
 
 import itertools
 import socket
@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from lmtp_blocking import Client
 from lmtp_proto import (
     Address,
     Dialect,
@@ -18,6 +17,7 @@ from lmtp_proto import (
     Recipient,
     Settings,
 )
+from tests.adapters.clients import MakeClient
 from tests.adapters.harness import PATIENCE, Mailbox, serving
 from tests.server._scripted import Scripted
 
@@ -61,20 +61,22 @@ def _hasty(words: bytes, *, closes: bool) -> Iterator[str]:
 
 @pytest.mark.parametrize("closes", [False, True])
 @pytest.mark.parametrize("words", [b"421 4.3.2 bye\r\n", b"552 5.3.4 too big\r\n"])
-def test_a_server_that_answers_amid_an_endless_content(words: bytes, closes: bool) -> None:
-    with _hasty(words, closes=closes) as address, Client(address) as client:
+def test_a_server_that_answers_amid_an_endless_content(
+    client_of: MakeClient, words: bytes, closes: bool
+) -> None:
+    with _hasty(words, closes=closes) as address, client_of(address) as client:
         (result,) = client.submit(None, _recipients("a"), itertools.repeat(b"x" * 998 + b"\r\n"))
         assert result.reply.wire == words
         assert not client.usable
 
 
 @pytest.mark.parametrize("chunk_size", [0, 1000, 262_144])
-def test_a_large_content(chunk_size: int) -> None:
+def test_a_large_content(client_of: MakeClient, chunk_size: int) -> None:
     mailbox = Mailbox()
     content = b"".join(b".%d\r\n" % number for number in range(200_000))
     with (
         serving("blocking", mailbox) as server,
-        Client(server.address, chunk_size=chunk_size) as client,
+        client_of(server.address, chunk_size=chunk_size) as client,
     ):
         for pieces in ([content], [content[:7], b"", content[7:]]):
             (result,) = client.submit(None, _recipients("a"), pieces, size=len(content))
@@ -82,27 +84,27 @@ def test_a_large_content(chunk_size: int) -> None:
     assert mailbox.delivered == [("a", content)] * 2
 
 
-def test_a_content_that_raises_is_not_delivered() -> None:
+def test_a_content_that_raises_is_not_delivered(client_of: MakeClient) -> None:
     def content() -> Iterator[bytes]:
         yield b"Subject: x\r\n\r\n"
         raise OSError("no such disk")
 
     mailbox = Mailbox()
     with serving("blocking", mailbox) as server:
-        with Client(server.address) as client:
+        with client_of(server.address) as client:
             with pytest.raises(OSError, match="no such disk"):
                 client.submit(None, _recipients("a"), content())
             assert not client.usable
             (result,) = client.submit(None, _recipients("a"), [b"hi\r\n"])
             assert result.reply.code == 451
-        with Client(server.address) as client, pytest.raises(LocalProtocolError):
+        with client_of(server.address) as client, pytest.raises(LocalProtocolError):
             client.submit(None, _recipients("ü"), [b"hi\r\n"])
     assert mailbox.delivered == []
 
 
-def test_the_limits_that_a_server_offers_are_kept() -> None:
+def test_the_limits_that_a_server_offers_are_kept(client_of: MakeClient) -> None:
     script = {"LHLO": b"250-host\r\n250-PIPELINING\r\n250 LIMITS MAILMAX=1 RCPTMAX=1\r\n"}
-    with Scripted(script, final=b"250 2.0.0 ok\r\n") as server, Client(server.address) as client:
+    with Scripted(script, final=b"250 2.0.0 ok\r\n") as server, client_of(server.address) as client:
         assert client.offered_limits == OfferedLimits(transactions=1, recipients=1)
         assert client.refusal is None
         first, second = (client.submit(None, _recipients("a", "b"), [b"hi\r\n"]) for _ in "12")
@@ -113,17 +115,17 @@ def test_the_limits_that_a_server_offers_are_kept() -> None:
     assert server.lines[-1] == "QUIT"
 
 
-def test_a_server_that_says_nothing() -> None:
+def test_a_server_that_says_nothing(client_of: MakeClient) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
-        with Client(address, limits=Limits(reply_timeout=0.01)) as client:
+        with client_of(address, limits=Limits(reply_timeout=0.01)) as client:
             assert client.greeting.code == 451
             assert not client.usable
 
 
-def test_an_lmtp_server_is_no_smtp_server() -> None:
+def test_an_lmtp_server_is_no_smtp_server(client_of: MakeClient) -> None:
     with serving("blocking", Mailbox(), settings=Settings(hostname="lmtp.example.org")) as server:
-        client = Client(server.address, dialect=Dialect.SMTP)
+        client = client_of(server.address, dialect=Dialect.SMTP)
         with client:
             # RFC 2033 4.1: neither EHLO nor HELO.
             assert client.greeting.code == 500
