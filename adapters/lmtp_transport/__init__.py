@@ -9,6 +9,7 @@ from ._client import ClientOptions, ClientSession, ClientTls
 from ._listener import Listener, Listeners
 from ._peers import PeerLimit
 from ._pool import (
+from ._pool_book import Open, PoolBook, PoolSettings, Retire, Reuse, Wait
 from ._pool_book import PoolBook, PoolSettings
 
 from ._reception import Reception
@@ -27,13 +28,16 @@ __all__ = [
     "Leave",
     "Listener",
     "Listeners",
-__all__ = ["PeerLimit", "PoolBook", "PoolSettings", "Probe",]
+__all__ = ["Open", "PeerLimit", "PoolBook", "PoolSettings", "Probe",]
     "Reception",
+    "Retire",
+    "Reuse",
     "ServerTls",
     "SocketClient",
     "SocketPool",
     "Submit",
     "TlsLayer",
+    "Wait",
     "Watched",
     "WatchedAsync",
     "read_pieces",

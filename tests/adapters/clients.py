@@ -1,17 +1,22 @@
 """The client of each runtime, in the manner of the one on blocking sockets."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol, Self, TypeVar, Unpack, cast
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, Protocol, Self, TypeAlias, TypeVar, Unpack, cast
 
+import gevent
 import uvloop
 
 import lmtp_asyncio
 import lmtp_blocking
 import lmtp_gevent
-from lmtp_transport import ClientOptions, SocketClient
+from lmtp_proto import Recipient, Result
+from lmtp_transport import ClientOptions, PoolSettings, SocketClient, SocketPool
 
 T = TypeVar("T")
+
+Message: TypeAlias = tuple[Recipient, Iterable[bytes]]
 
 LOOPS: Final[dict[str, Callable[[], asyncio.AbstractEventLoop]]] = {
     "asyncio": asyncio.new_event_loop,
@@ -74,3 +79,94 @@ def client_maker(runtime: str) -> MakeClient:
         return cast(SocketClient, client)
 
     return make
+
+
+class MakePool(Protocol):
+    """Make a pool, on the runtime of the test."""
+
+    def __call__(
+        self,
+        address: str,
+        /,
+        settings: PoolSettings | None = None,
+        *,
+        prepare: Callable[[Any], Any] | None = None,
+        **options: Unpack[ClientOptions],
+    ) -> SocketPool[Any]: ...
+
+
+def pool_maker(runtime: str) -> MakePool:
+    """What makes the pool of a runtime; `prepare` is the runtime's own kind of function."""
+    if runtime == "blocking":
+        return lmtp_blocking.Pool
+    if runtime == "gevent":
+        return lmtp_gevent.Pool
+
+    def make(
+        address: str,
+        /,
+        settings: PoolSettings | None = None,
+        *,
+        prepare: Callable[[Any], Any] | None = None,
+        **options: Unpack[ClientOptions],
+    ) -> SocketPool[Any]:
+        async def made() -> lmtp_asyncio.Pool:
+            return lmtp_asyncio.Pool(address, settings, prepare=prepare, **options)
+
+        return cast("SocketPool[Any]", _OnLoop(LOOPS[runtime], made))
+
+    return make
+
+
+def on_loop(pool: SocketPool[Any]) -> lmtp_asyncio.Pool:
+    """The pool itself, for what runs on its loop."""
+    made = cast(_OnLoop, pool)._made
+    assert isinstance(made, lmtp_asyncio.Pool)
+    return made
+
+
+Outcome: TypeAlias = list[Result] | Exception
+
+
+def at_once(
+    runtime: str,
+    pool: SocketPool[Any],
+    messages: Sequence[Message],
+    done: Callable[[Outcome], object] = lambda _: None,
+) -> list[Outcome]:
+    """Submit messages to one recipient each at the same time: what came of each, of which `done`
+    is told as soon as it is known."""
+
+    def submit(message: Message) -> Outcome:
+        outcome: Outcome
+        recipient, content = message
+        try:
+            outcome = pool.submit(None, [recipient], content)
+        except Exception as error:
+            outcome = error
+        done(outcome)
+        return outcome
+
+    if runtime == "blocking":
+        with ThreadPoolExecutor(len(messages)) as threads:
+            return list(threads.map(submit, messages))
+    if runtime == "gevent":
+        greenlets = [gevent.spawn(submit, message) for message in messages]
+        gevent.joinall(greenlets)
+        return [greenlet.get() for greenlet in greenlets]
+    made = on_loop(pool)
+
+    async def submit_on_loop(message: Message) -> Outcome:
+        outcome: Outcome
+        recipient, content = message
+        try:
+            outcome = await made.submit(None, [recipient], content)
+        except Exception as error:
+            outcome = error
+        done(outcome)
+        return outcome
+
+    async def submit_all() -> list[Outcome]:
+        return await asyncio.gather(*map(submit_on_loop, messages))
+
+    return cast(_OnLoop, pool)._run(submit_all)

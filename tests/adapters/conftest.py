@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lmtp_proto import Handler, Settings
-from tests.adapters.clients import MakeClient, client_maker
+from tests.adapters.clients import MakeClient, MakePool, client_maker, pool_maker
 from tests.adapters.harness import (
     PATIENCE,
     RUNTIMES,
@@ -67,6 +67,12 @@ def connect(start: Start) -> Iterator[Connect]:
 def client_of(runtime: str) -> MakeClient:
     """Connect as an embedder does."""
     return client_maker(runtime)
+
+
+@pytest.fixture
+def pool_of(runtime: str) -> MakePool:
+    """Make a pool as an embedder does."""
+    return pool_maker(runtime)
 
 
 class LogLines(logging.Handler):
