@@ -9,9 +9,17 @@ from ._client import ClientOptions, ClientSession, ClientTls
 from ._listener import Listener, Listeners
 from ._peers import PeerLimit
 from ._pool import (
+    LEAVE_TIME,
+    AwaitTurn,
+    Connect,
+    Leave,
+    Probe,
+    Submit,
+    Watched,
+    WatchedAsync,
+    through_pool,
+)
 from ._pool_book import Open, PoolBook, PoolSettings, Retire, Reuse, Wait
-from ._pool_book import PoolBook, PoolSettings
-
 from ._reception import Reception
 from ._socket_client import Channel, SocketClient, read_pieces
 from ._socket_pool import SocketPool
@@ -28,7 +36,11 @@ __all__ = [
     "Leave",
     "Listener",
     "Listeners",
-__all__ = ["Open", "PeerLimit", "PoolBook", "PoolSettings", "Probe",]
+    "Open",
+    "PeerLimit",
+    "PoolBook",
+    "PoolSettings",
+    "Probe",
     "Reception",
     "Retire",
     "Reuse",

@@ -22,7 +22,7 @@ _ANSWERS: Final = {
 HANG_UP: Final = b"hang up"
 """In the place of an answer: the connection is closed."""
 SILENCE: Final = b""
-"""In the place of an answer: there is none."""
+"""In the place of an answer: there is none, nor to anything that is said later."""
 
 Script: TypeAlias = Mapping[str, bytes | Sequence[bytes]]
 
@@ -32,7 +32,8 @@ class InTurn:
 
     A script has answers by verb (`""` is the greeting, `.` the end of the content); of several the
     first answers the first such command, and the last one all others. What it does not have is
-    answered as a good server would. `lines` has the commands of each connection.
+    answered as a good server would; behind a 421 the connection is closed. `lines` has the commands
+    of each connection, `contents` what came behind 354.
     """
 
     def __init__(self, *scripts: Script) -> None:
@@ -86,14 +87,17 @@ class InTurn:
             if answers == HANG_UP:
                 return False
             connection.sendall(answers)
-            return True
+            if answers == SILENCE:
+                while connection.recv(65_536):
+                    pass
+            return b"421 " not in answers and answers != SILENCE
 
         with connection, connection.makefile("rb") as octets:
             connection.settimeout(PATIENCE)
             try:
                 go_on = answer("")
                 while go_on and (line := octets.readline()):
-                    text = line.decode().rstrip("\r\n")
+                    text = line.decode(errors="replace").rstrip("\r\n")
                     said.append(text)
                     go_on = answer(text[:4])
                     if go_on and text == "DATA" and script.get("DATA") is None:

@@ -27,7 +27,7 @@ _EXAMPLES = dict(
 
 
 def test_every_python_block_is_an_example() -> None:
-    assert len(_EXAMPLES) == _TEXT.count("```python") == 11
+    assert len(_EXAMPLES) == _TEXT.count("```python") == 14
 
 
 @contextmanager
@@ -172,17 +172,24 @@ def test_the_store_is_a_handler(tmp_path: Path) -> None:
     assert message.read_bytes().endswith(_CONTENT.replace(b"\r\n", b"\n"))
 
 
-def test_the_client(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("example", "messages"),
+    [("client", 1), ("client_gevent", 1), ("client_asyncio", 1), ("pool", 10)],
+)
+def test_the_clients(tmp_path: Path, example: str, messages: int) -> None:
     port = _free_port()
     with _running("store", port, tmp_path) as process:
         _client(port, process).close()
-        code = _EXAMPLES["client"].replace("127.0.0.1:2424", f"127.0.0.1:{port}")
+        code = _EXAMPLES[example].replace("127.0.0.1:2424", f"127.0.0.1:{port}")
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+            [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
         )
-    first, second = done.stdout.splitlines()
-    assert first.startswith("alice@example.org 250 2.0.0 ")
-    assert second == "bob@example.org 550 5.1.1 no such user"
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2 * messages
+    assert all(line.startswith("alice@example.org 250 2.0.0 ") for line in lines[::2])
+    assert lines[1::2] == ["bob@example.org 550 5.1.1 no such user"] * messages
+    assert len(list((tmp_path / "alice/new").iterdir())) == messages
 
 
 def test_the_protocol_alone() -> None:
