@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
@@ -84,6 +85,7 @@ def test_each_recipient_has_a_result(client_of: MakeClient) -> None:
 
 def _accept_content(connection: socket.socket) -> None:
     """Say everything up to 354."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.settimeout(PATIENCE)
     connection.sendall(b"220 host\r\n")
     for reply in (b"250 host", b"250 ok", b"250 ok", b"354 go"):
@@ -108,6 +110,34 @@ def test_a_server_that_does_not_read(client_of: MakeClient) -> None:
             assert _told(results) == ["451 4.4.2"]
             assert not client.usable
         over.set()
+        thread.join(PATIENCE)
+
+
+def test_what_a_server_said_before_it_vanished(client_of: MakeClient) -> None:
+    """Writing fails before anybody has read it."""
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            _accept_content(connection)
+            # By now whoever reads when something comes has read 354.
+            assert begun.wait(PATIENCE)
+            connection.sendall(b"552 5.3.4 too big\r\n")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        gone.set()
+
+    def content() -> Iterator[bytes]:
+        begun.set()
+        assert gone.wait(PATIENCE)
+        yield from itertools.repeat(b"y" * 65_536, 100)
+
+    begun, gone = threading.Event(), threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with client_of(f"127.0.0.1:{listener.getsockname()[1]}") as client:
+            assert _told(client.submit(None, _recipients("a"), content())) == ["552 5.3.4"]
+            assert not client.usable
         thread.join(PATIENCE)
 
 
@@ -268,13 +298,15 @@ class TestOnALoop:
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
+                # At once, and not when the client is closed.
+                loop = asyncio.get_running_loop()
+                await loop.run_in_executor(None, wait_for, mailbox.disconnected)
                 assert not client.usable
                 assert _told(await client.submit(None, _recipients("a"), [])) == ["451 4.3.0"]
 
         mailbox = Mailbox()
         with serving("blocking", mailbox) as server:
             self._run(runtime, main)
-            wait_for(mailbox.disconnected)
         assert mailbox.delivered == []
 
     @pytest.mark.parametrize("verb", ["", "LHLO", "MAIL", "DATA", "."])
@@ -379,13 +411,16 @@ def test_a_greenlet_that_is_killed_amid_the_content() -> None:
 
     half = gevent.event.Event()
     mailbox = Mailbox()
-    with serving("blocking", mailbox) as server:
-        with lmtp_gevent.Client(server.address, chunk_size=0) as client:
-            greenlet = gevent.spawn(client.submit, None, _recipients("a"), content())
-            assert half.wait(PATIENCE)
-            greenlet.kill()
-            assert not client.usable
+    with (
+        serving("blocking", mailbox) as server,
+        lmtp_gevent.Client(server.address, chunk_size=0) as client,
+    ):
+        greenlet = gevent.spawn(client.submit, None, _recipients("a"), content())
+        assert half.wait(PATIENCE)
+        greenlet.kill()
+        # At once, and not when the client is closed.
         wait_for(mailbox.disconnected)
+        assert not client.usable
     assert mailbox.delivered == []
 
 
