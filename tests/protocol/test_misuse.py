@@ -240,6 +240,23 @@ def test_a_wrong_answer(method: str, make: Callable[[], object]) -> None:
     _goes_on(driver, handler)
 
 
+def _crash() -> object:
+    raise RuntimeError("crash")
+
+
+@pytest.mark.parametrize("what", [*_NONSENSE, *_FAILED, "an exception"])
+@pytest.mark.parametrize("method", ["open", "write", "deliver"])
+def test_a_wrong_answer_to_the_last_chunk_of_one_recipient(method: str, what: str) -> None:
+    handler = _Wrong(method, {**_NONSENSE, **_FAILED, "an exception": _crash}[what])
+    driver = Driver(handler)
+    driver.receive(b"LHLO a\r\nMAIL FROM:<>\r\nRCPT TO:<b@c>\r\n")
+    driver.writes.clear()
+    driver.receive(b"BDAT 1 LAST\r\nxNOOP\r\n")
+    assert driver.output == b"451 4.3.0 internal error\r\n250 2.0.0 OK\r\n"
+    assert f"{method}() of the handler " in _errors(driver)[0].text
+    _goes_on(driver, handler)
+
+
 def _goes_on(driver: Driver, handler: _Wrong) -> None:
     if not driver.closed:
         driver.writes.clear()
