@@ -356,6 +356,7 @@ class TestOnALoop:
 
             async def content() -> AsyncIterator[bytes]:
                 yield b"x\r\n"
+                asked.set()
                 # Meanwhile nobody wants to know what the server says.
                 assert await loop.run_in_executor(None, full.wait, PATIENCE)
                 yield b"y\r\n"
@@ -368,6 +369,8 @@ class TestOnALoop:
             connection, _ = listener.accept()
             with connection:
                 _accept_content(connection)
+                # What came with the 354 would be taken at once.
+                assert asked.wait(PATIENCE)
                 connection.settimeout(0.5)
                 try:
                     while True:
@@ -377,7 +380,7 @@ class TestOnALoop:
                 except OSError:
                     pass
 
-        full = threading.Event()
+        asked, full = threading.Event(), threading.Event()
         with socket.create_server(("127.0.0.1", 0)) as listener:
             server = f"127.0.0.1:{listener.getsockname()[1]}"
             thread = threading.Thread(target=serve)
