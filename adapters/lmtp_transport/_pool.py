@@ -170,7 +170,7 @@ def _take(
                 case Reuse(client=client):
                     if (yield from _is_alive(book, client)):
                         return client, False
-                    book.enqueue(turn)
+                    book.enqueue(turn, again=True)
     finally:
         book.dequeue(turn)
 

@@ -110,10 +110,13 @@ class PoolBook(Generic[C]):
         """Why connecting has failed, None since it has not."""
         self._closed = False
 
-    def enqueue(self, turn: Turn) -> None:
-        """A caller wants a connection."""
+    def enqueue(self, turn: Turn, *, again: bool = False) -> None:
+        """A caller wants a connection; `again`: the one it got was none."""
         with self._lock:
-            self._turns.append(turn)
+            if again:
+                self._turns.appendleft(turn)
+            else:
+                self._turns.append(turn)
 
     def next_step(self, turn: Turn) -> Step[C]:
         """What a caller is to do. `Reuse` and `Open` end its waiting.

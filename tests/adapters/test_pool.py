@@ -358,6 +358,17 @@ class TestTheBook:
         assert third.is_set()
         assert book.next_step(third) == Reuse("client", probe=False)
 
+    def test_who_got_a_dead_connection_keeps_the_place(self) -> None:
+        book = self._book(size=1, probe_after=0)
+        self._opened(book, "client")
+        book.release("client")
+        first, second = self._turn(book), self._turn(book)
+        assert book.next_step(first) == Reuse("client", probe=True)
+        book.enqueue(first, again=True)
+        book.drop("client")
+        assert book.next_step(second) == Wait(None)
+        assert book.next_step(first) == Open()
+
     def test_pauses_grow_and_end_with_the_first_success(self) -> None:
         book = self._book(size=9, back_off_limit=1.0)
         pauses: list[float] = []
