@@ -1500,3 +1500,20 @@ def test_no_reply_in_front_of_the_content_accepts() -> None:
     [result] = _submit(submission, script, "one")
     assert not result.reply.accepted
     assert submission.over
+
+
+@pytest.mark.parametrize("tls", [None, "TLSv1.3 X"])
+def test_a_handshake_in_front_of_the_greeting(tls: str | None) -> None:
+    # RFC 8314 3.
+    script = Script(_GREETING, _PLAIN, tls=tls)
+    submission = Submission("client.example.org", clock=lambda: 0.0)
+    reply = _say(submission.open(implicit_tls=True), script)
+    assert script.handshakes == [b""]
+    assert submission.tls == tls
+    if tls is None:
+        assert reply.code == 451
+        assert submission.over
+        assert script.heard == b""
+    else:
+        assert reply.code == 250
+        assert script.heard == b"LHLO client.example.org\r\n"
