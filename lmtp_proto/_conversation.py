@@ -90,6 +90,7 @@ _GIVE_WAY: Final = GiveWay()
 _GREETINGS: Final = frozenset({220, 421, 554})
 # The replies that say the client does not know what it does (as Dovecot counts them).
 _COUNTED: Final = frozenset({500, 501, 502, 503})
+_BEHIND_MAIL: Final = frozenset({b"RCPT", b"DATA", b"BDAT"})
 
 
 class StopFlag:
@@ -130,6 +131,7 @@ class _Conversation:
         "_faults",
         "_handler",
         "_identification",
+        "_mail_refused",
         "_out",
         "_quota",
         "_receive",
@@ -170,6 +172,7 @@ class _Conversation:
         self._waited = 0.0
         self._sink: Sink | None = None
         self._faults = 0
+        self._mail_refused = False
         self._identification = Identification(handler, session, settings)
         self._receive = Receive()
         self._send = Send()
@@ -375,6 +378,7 @@ class _Conversation:
     def _end_mail(self, reply: Reply) -> None:
         self._answer(reply)
         mail = self._connection.mail
+        self._mail_refused = mail is None
         if mail is not None:
             session = self._session
             session.transactions += 1
@@ -662,7 +666,11 @@ class _Conversation:
         self._connection.tls_established()
 
     def _fault(self, event: Fault) -> _Rest:
-        if event.reply.code in _COUNTED:
+        verb = event.line[:4].upper()
+        if verb == b"MAIL":
+            self._mail_refused = self._connection.mail is None
+        code = event.reply.code
+        if code in _COUNTED and not (code == 503 and self._could_not_know(verb)):
             self._faults += 1
         if self._faults > self._settings.limits.faults:
             self._shut_down(_TOO_MANY_FAULTS)
@@ -671,6 +679,13 @@ class _Conversation:
         self._answer(event.reply)
         line = event.line.decode("latin-1")
         yield self._log(Severity.INFO, f"answered {event.reply} to: {line}")
+
+    def _could_not_know(self, verb: bytes) -> bool:
+        """Whether the client may have said it before it was told that it is of no use any more:
+        behind a refused MAIL (RFC 2920 3.1), or a refused chunk (RFC 3030 2)."""
+        if self._connection.state is State.BROKEN:
+            return verb == b"BDAT"
+        return self._mail_refused and verb in _BEHIND_MAIL
 
     def _finish(self, job: Job[object]) -> Generator[Effect, None, object]:
         """The value of a job; raises what the job raised."""

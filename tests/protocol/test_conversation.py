@@ -1192,3 +1192,32 @@ def test_which_refusal_counts_depends_on_no_pieces(pieces: list[int]) -> None:
         driver.receive(b"x" * size)
     driver.receive(b"\r\n.\r\n")
     assert driver.codes[-2:] == [550, 550]
+
+
+class TestFaultsThatNobodyCouldKnow:
+    """What was sent before a refusal could be read does not end the session (RFC 2920 3.1)."""
+
+    @pytest.mark.parametrize(
+        "mail",
+        [b"MAIL FROM:<spam@b>\r\n", b"MAIL FROM:<a@b> SIZE=9999999999\r\n", b"MAIL FROM:<\r\n"],
+    )
+    @pytest.mark.parametrize("content", [b"DATA\r\n", b"BDAT 5\r\nhello" * 20])
+    def test_behind_a_refused_mail(self, mail: bytes, content: bytes) -> None:
+        refuses = Told(lambda: Reply(550, "no") if mail.startswith(b"MAIL FROM:<spam") else None)
+        driver = Driver(Recorder(mail=refuses), Settings(limits=Limits(faults=3)))
+        for _ in range(3):
+            driver.receive(_LHLO + mail + _RCPT * 50 + content)
+        assert not driver.closed
+        assert 421 not in driver.codes
+
+    def test_behind_a_refused_chunk(self) -> None:
+        driver = Driver(Recorder(), Settings(limits=Limits(faults=3, message_size=10)))
+        driver.receive(_ENVELOPE + b"BDAT 11\r\n" + b"x" * 11 + b"BDAT 5\r\nhello" * 20)
+        assert driver.codes[5:] == [552, *[503] * 20]
+        driver.receive(b"RSET\r\n")
+        assert driver.codes[-1] == 250
+
+    def test_out_of_the_blue_it_is_a_fault(self) -> None:
+        driver = Driver(Recorder(), Settings(limits=Limits(faults=3)))
+        driver.receive(_LHLO + _RCPT * 4)
+        assert driver.codes == [220, 250, 503, 503, 503, 421]
