@@ -45,7 +45,8 @@ class Limits:
     ended with 421."""
     faults: int = 10
     """Commands in a row that may be wrong; the next one ends the session with `421 4.7.0`, as
-    Dovecot does."""
+    Dovecot does. What a client had sent before it could read of a refused MAIL or chunk is not
+    counted (RFC 2920 3.1)."""
     command_timeout: float = 300.0
     """For a whole command to arrive. RFC 5321 4.5.3.2.7: at least 5 minutes."""
     content_timeout: float = 300.0
