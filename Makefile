@@ -11,7 +11,7 @@ BIN := .venv/bin
 READY := $(BIN)/ready
 
 .DELETE_ON_ERROR:
-.PHONY: serve test coverage bench docs lint clean
+.PHONY: serve test coverage bench docs lint mutation clean
 .DEFAULT_GOAL := test
 
 serve: $(READY)-server-gevent
@@ -37,8 +37,11 @@ lint: $(READY)-lint
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 
+mutation: $(READY)-mutation
+	$(BIN)/python -m tests.mutation $(ARGS)
+
 clean:
-	rm -rf .venv build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
+	rm -rf .venv build dist mutants docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
 
 # One stamp for each set of extras: ready-server-gevent stands for '.[server,gevent]'.
 empty :=

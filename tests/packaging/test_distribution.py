@@ -22,6 +22,7 @@ EXTRAS = {
     "bench",
     "docs",
     "fuzz",
+    "mutation",
     "gevent",
     "ldap",
     "lint",

@@ -253,16 +253,28 @@ class TestReplies:
         with pytest.raises(RemoteProtocolError):
             _events(client)
 
-    def test_a_reply_to_nothing(self) -> None:
-        client = _client(b"250 ok\r\n")
-        with pytest.raises(RemoteProtocolError):
+    @pytest.mark.parametrize("reply", ["250 ok", "354 go", "422 no", "550 no"])
+    def test_a_reply_to_nothing(self, reply: str) -> None:
+        client = _client(f"{reply}\r\n".encode())
+        with pytest.raises(RemoteProtocolError) as caught:
             client.next_event()
+        assert str(caught.value) == f"{reply} answers nothing"
+        assert client.state is State.CLOSED
+
+    def test_a_bare_lf(self) -> None:
+        client = _client(b"250 ok\n", commands=[_MAIL])
+        with pytest.raises(RemoteProtocolError) as caught:
+            client.next_event()
+        assert str(caught.value) == "in a reply: a line feed without carriage return"
 
     def test_354_without_a_recipient(self) -> None:
         # RFC 2033 4.2: the reply must be 503.
         client = _client(b"250 ok\r\n550 no\r\n354 go\r\n", commands=[_MAIL, _rcpt("a"), Data()])
-        with pytest.raises(RemoteProtocolError):
+        with pytest.raises(RemoteProtocolError) as caught:
             _events(client)
+        assert str(caught.value) == (
+            "354 go accepts DATA when the reverse-path is known, no recipient yet"
+        )
 
     @pytest.mark.parametrize("code", [251, 299, 450, 499, 550, 599])
     def test_codes_count_by_their_first_digit(self, code: int) -> None:
@@ -351,20 +363,48 @@ class TestSmtp:
         with pytest.raises(RemoteProtocolError):
             _events(client)
 
+    @pytest.mark.parametrize("dialect", Dialect)
+    @pytest.mark.parametrize(
+        ("command", "code", "helo"),
+        [
+            (Lhlo(domain="x"), 499, False),
+            (Lhlo(domain="x"), 500, True),
+            (Lhlo(domain="x"), 502, True),
+            (Noop(), 500, False),
+        ],
+    )
+    def test_helo_where_ehlo_is_unknown(
+        self, dialect: Dialect, command: Command, code: int, helo: bool
+    ) -> None:
+        # RFC 5321 3.2.
+        client = ClientConnection(dialect=dialect)
+        client.receive_data(b"220 host\r\n")
+        client.next_event()
+        client.send(command)
+        client.receive_data(b"%d no\r\n" % code)
+        client.next_event()
+        assert client.send(Lhlo(domain="x")) == (
+            b"HELO x\r\n" if helo and dialect is Dialect.SMTP else f"{dialect.value} x\r\n".encode()
+        )
+
     def test_data_wants_a_recipient(self) -> None:
         client = self._smtp(commands=[_MAIL])
         with pytest.raises(LocalProtocolError):
             client.send(Data())
 
-    def test_data_for_nobody(self) -> None:
+    @pytest.mark.parametrize(
+        ("code", "state"), [(554, State.READY), (421, State.CLOSED), (422, State.READY)]
+    )
+    def test_data_for_nobody(self, code: int, state: State) -> None:
         commands: list[Command] = [_MAIL, _rcpt("a"), Data()]
         client = self._smtp(b"250 ok\r\n550 no\r\n354 go\r\n", commands=commands)
         assert _codes(_events(client)) == [250, 550, 354]
         assert client.end_content() == b".\r\n"
         assert client.in_flight == 1
-        client.receive_data(b"554 nobody\r\n")
-        assert client.next_event() == Replied(command=None, reply=_reply(b"554 nobody\r\n"))
-        assert client.state is State.READY
+        line = b"%d nobody\r\n" % code
+        client.receive_data(line)
+        assert client.next_event() == Replied(command=None, reply=_reply(line))
+        assert client.state is state
 
     def test_data_for_nobody_refused(self) -> None:
         commands: list[Command] = [_MAIL, _rcpt("a"), Data()]
@@ -488,8 +528,9 @@ class TestExtensions:
     def test_nothing_is_said_behind_lhlo(self) -> None:
         client = self._offering()
         client.send(Lhlo(domain="x"))
-        with pytest.raises(LocalProtocolError):
+        with pytest.raises(LocalProtocolError) as caught:
             client.send(_MAIL)
+        assert str(caught.value) == "the reply to LHLO is awaited (RFC 2920 3.1)"
 
     def test_binarymime_goes_by_bdat(self) -> None:
         # RFC 3030 3.
@@ -497,8 +538,9 @@ class TestExtensions:
         parameters = MailParameters(body=Body.BINARYMIME)
         client.send(Mail(reverse_path=None, parameters=parameters))
         client.send(_rcpt("a"))
-        with pytest.raises(LocalProtocolError):
+        with pytest.raises(LocalProtocolError) as caught:
             client.send(Data())
+        assert str(caught.value) == "BODY=BINARYMIME goes with BDAT alone (RFC 3030 3)"
         client.send(Bdat(size=0, last=True))
 
     @pytest.mark.parametrize(
@@ -552,27 +594,108 @@ class TestOutOfStep:
         client = _client(words)
         if words.startswith(b"250-"):
             assert client.next_event() is NEED_DATA
-        with pytest.raises(RemoteProtocolError):
+        with pytest.raises(RemoteProtocolError) as caught:
             client.send(_MAIL)
+        assert str(caught.value) == "the server said something that answers nothing"
         assert client.state is State.CLOSED
         with pytest.raises(LocalProtocolError):
             client.send(_MAIL)
 
-    @pytest.mark.parametrize("code", [220, 221, 334, 354])
+    @pytest.mark.parametrize("code", [220, 221, 235, 300, 334, 354, 399])
     def test_codes_that_mean_something_else(self, code: int) -> None:
         client = _client(b"%d x\r\n" % code, commands=[_MAIL])
-        with pytest.raises(RemoteProtocolError):
+        with pytest.raises(RemoteProtocolError) as caught:
             client.next_event()
+        assert str(caught.value) == f"{code} x does not answer MAIL"
         assert client.state is State.CLOSED
 
-    @pytest.mark.parametrize("code", [220, 221, 334, 354])
+    @pytest.mark.parametrize("code", [220, 221, 235, 300, 334, 354, 399])
     def test_final_replies_that_mean_something_else(self, code: int) -> None:
         client = _client(b"250 ok\r\n" * 2 + b"354 go\r\n", commands=[_MAIL, _rcpt("a"), Data()])
         _events(client)
         client.end_content()
         client.receive_data(b"%d x\r\n" % code)
-        with pytest.raises(RemoteProtocolError):
+        with pytest.raises(RemoteProtocolError) as caught:
             client.next_event()
+        assert str(caught.value) == f"{code} x is no final reply to a recipient"
+
+    @pytest.mark.parametrize(
+        ("code", "state"),
+        [(250, State.READY), (400, State.READY), (421, State.CLOSED), (422, State.READY)],
+    )
+    def test_421_to_a_recipient_ends_the_session_with_the_last_one(
+        self, code: int, state: State
+    ) -> None:
+        a, b = map(_rcpt, "ab")
+        client = _client(b"250 ok\r\n" * 3 + b"354 go\r\n", commands=[_MAIL, a, b, Data()])
+        _events(client)
+        client.end_content()
+        client.receive_data(b"%d x\r\n250 ok\r\n" % code)
+        first = client.next_event()
+        assert isinstance(first, RecipientReplied)
+        assert (first.recipient, first.reply.code) == (a.recipient, code)
+        assert client.state is State.STATUS
+        last = client.next_event()
+        assert isinstance(last, RecipientReplied)
+        assert (last.recipient, last.reply.code) == (b.recipient, 250)
+        assert client.state is state
+
+    @pytest.mark.parametrize("code", [300, 334, 399])
+    def test_any_3xx_challenges(self, code: int) -> None:
+        client = ClientConnection()
+        client.receive_data(b"220 host\r\n")
+        client.next_event()
+        client.send(Lhlo(domain="x"))
+        client.receive_data(b"250-host\r\n250 AUTH LOGIN\r\n")
+        client.next_event()
+        client.send(Auth(mechanism="LOGIN"))
+        client.receive_data(b"%d x\r\n" % code)
+        client.next_event()
+        assert client.state is State.EXCHANGE
+
+    @pytest.mark.parametrize("code", [300, 354, 399])
+    def test_any_3xx_lets_the_content_begin(self, code: int) -> None:
+        client = _client(
+            b"250 ok\r\n" * 2 + b"%d go\r\n" % code, commands=[_MAIL, _rcpt("a"), Data()]
+        )
+        _events(client)
+        assert client.state is State.DATA
+        assert client.send_content(b".") == b".."
+
+    def test_data_is_not_accepted_with_2xx(self) -> None:
+        client = _client(b"250 ok\r\n" * 3, commands=[_MAIL, _rcpt("a"), Data()])
+        with pytest.raises(RemoteProtocolError):
+            _events(client)
+
+    @pytest.mark.parametrize("reply", ["250 ok", "354 go"])
+    def test_an_early_reply_that_accepts(self, reply: str) -> None:
+        client = _client(b"250 ok\r\n" * 2 + b"354 go\r\n", commands=[_MAIL, _rcpt("a"), Data()])
+        _events(client)
+        client.receive_data(f"{reply}\r\n".encode())
+        with pytest.raises(RemoteProtocolError) as caught:
+            client.next_event()
+        assert str(caught.value) == f"{reply} answers nothing"
+
+    def test_a_refusal_changes_what_is_said_behind_the_rest(self) -> None:
+        client = _client(b"250 ok\r\n550 no\r\n", commands=[_MAIL, _rcpt("a"), Rset()])
+        assert _codes(_events(client)) == [250, 550]
+        assert client.state is State.MAIL
+        # RSET is in flight: behind it no transaction is open.
+        with pytest.raises(LocalProtocolError) as caught:
+            client.send(_rcpt("b"))
+        assert str(caught.value) == "RCPT cannot be said when no transaction"
+        client.send(_MAIL)
+
+    def test_each_reply_is_that_of_its_command(self) -> None:
+        commands: list[Command] = [_MAIL, _rcpt("a"), Noop(), Rset()]
+        client = _client(b"250 1\r\n550 2\r\n250 3\r\n250 4\r\n", commands=commands)
+        events = _events(client)
+        assert events == [
+            Replied(command=command, reply=_reply(line))
+            for command, line in zip(
+                commands, [b"250 1\r\n", b"550 2\r\n", b"250 3\r\n", b"250 4\r\n"], strict=True
+            )
+        ]
 
     def test_an_early_refusal_ends_the_content(self) -> None:
         client = _client(
@@ -661,8 +784,9 @@ class TestMisuse:
         client.receive_data(b"250 host\r\n")
         client.next_event()
         client.send(_MAIL)
-        with pytest.raises(LocalProtocolError):
+        with pytest.raises(LocalProtocolError) as caught:
             client.send(_rcpt("a"))
+        assert str(caught.value) == "the server does not offer PIPELINING (RFC 2920 3.1)"
         client.receive_data(b"250 ok\r\n")
         client.next_event()
         client.send(_rcpt("a"))

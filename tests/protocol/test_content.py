@@ -157,3 +157,14 @@ def test_encoded(content: bytes, wire: bytes) -> None:
 def test_an_empty_piece_is_nothing() -> None:
     encoder = DotEncoder()
     assert encoder.encode(b"a\r\n") + encoder.encode(b"") + encoder.encode(b".") == b"a\r\n.."
+
+
+@pytest.mark.parametrize("octets", [b"abc", b"a.", b"a\r\nb", b"a\r\n..", b"a\r\n.\rb"])
+def test_what_cannot_begin_the_end_is_not_held_back(octets: bytes) -> None:
+    expected = octets.replace(b"\r\n.", b"\r\n")
+    assert DotDecoder().decode(octets) == (expected, -1)
+
+
+@pytest.mark.parametrize("held", [b"\r", b"\r\n", b"\r\n.", b"\r\n.\r"])
+def test_what_may_begin_the_end_is_held_back(held: bytes) -> None:
+    assert DotDecoder().decode(b"abc" + held) == (b"abc", -1)

@@ -577,6 +577,11 @@ class TestClient:
         client.send_content(b"a\r\n")
         assert client.send(Bdat(size=0, last=True)) == b"BDAT 0 LAST\r\n"
 
+    def test_an_empty_last_chunk_makes_no_line_longer(self) -> None:
+        client = _client(Bdat(size=998), _STRICT)
+        client.send_content(b"x" * 998)
+        assert client.send(Bdat(size=0, last=True)) == b"BDAT 0 LAST\r\n"
+
     @pytest.mark.parametrize(("policy", "body"), [(ContentPolicy(), None), (None, Body.BINARYMIME)])
     def test_chunks_of_any_octets(self, policy: ContentPolicy | None, body: Body | None) -> None:
         client = _client(Bdat(size=5, last=True), policy, body)

@@ -11,6 +11,8 @@ from lmtp_proto import (
     NEED_DATA,
     PAUSED,
     STANDARD_EXTENSIONS,
+    Bdat,
+    ConnectionClosed,
     Content,
     EndOfContent,
     Extension,
@@ -79,8 +81,9 @@ class TestStatuses:
     def test_each_recipient_has_one(self) -> None:
         connection, (first, second, _) = _in_status()
         connection.send(_status(second, "x"))
-        with pytest.raises(LocalProtocolError):
+        with pytest.raises(LocalProtocolError) as caught:
             connection.send(_status(second, "y"))
+        assert str(caught.value) == "alice@example.org has its reply already"
         assert connection.send(_status(first, "1")) == b"250 2.0.0 1\r\n250 2.0.0 x\r\n"
         with pytest.raises(LocalProtocolError):
             connection.send(_status(first, "2"))
@@ -103,6 +106,24 @@ class TestStatuses:
         )
         assert connection.state is State.READY
 
+    @pytest.mark.parametrize("code", [250, 299, 400, 499, 599])
+    def test_any_code_of_2xx_4xx_and_5xx_is_final(self, code: int) -> None:
+        connection, _ = _in_status(1)
+        reply = Reply(code, "x")
+        assert connection.send(RemainingReply(reply=reply)) == reply.wire
+        assert connection.state is State.READY
+
+    @pytest.mark.parametrize("code", [400, 599])
+    def test_a_refused_content_is_not_delivered(self, code: int) -> None:
+        connection = _served(_envelope(1) + b"DATA\r\none\r\n.\r\n")
+        connection.refuse_content(Reply(554, "no"))
+        connection.next_event()
+        with pytest.raises(LocalProtocolError) as caught:
+            connection.send(RemainingReply(reply=Reply(299, "ok")))
+        assert str(caught.value) == "299 2.0.0 ok for content that is refused: 554 5.0.0 no"
+        reply = Reply(code, "no")
+        assert connection.send(RemainingReply(reply=reply)) == reply.wire
+
     def test_equal_paths_are_distinct_recipients(self) -> None:
         _, recipients = _in_status(3)
         assert len({id(recipient) for recipient in recipients}) == 3
@@ -116,6 +137,44 @@ class TestStatuses:
             b"421 4.0.0 stop\r\n250 2.0.0 second\r\n421 4.0.0 stop\r\n"
         )
         assert connection.state is State.CLOSED
+
+    @pytest.mark.parametrize(("code", "state"), [(421, State.CLOSED), (422, State.READY)])
+    def test_421_to_a_recipient_ends_the_session_with_the_last_status(
+        self, code: int, state: State
+    ) -> None:
+        connection, (first, second) = _in_status(2)
+        connection.send(RecipientReply(recipient=first, reply=Reply(code, "later")))
+        assert connection.state is State.STATUS
+        connection.send(_status(second, "second"))
+        assert connection.state is state
+
+    def test_shutting_down_takes_the_place_of_the_next_reply(self) -> None:
+        connection = _served(b"")
+        connection.receive_data(b"LHLO x\r\nNOOP\r\n")
+        connection.next_event()
+        stop = Reply(421, "stop")
+        assert connection.shut_down(stop) == stop.wire
+        assert isinstance(connection.next_event(), ConnectionClosed)
+        with pytest.raises(LocalProtocolError):
+            connection.send(_OK)
+
+    def test_shutting_down_amid_a_chunk(self) -> None:
+        connection = _served(_envelope(1) + b"BDAT 9\r\nabc")
+        stop = Reply(421, "stop")
+        assert connection.shut_down(stop) == stop.wire
+        assert not connection.content_flows
+        assert connection.next_event() == ConnectionClosed(mid_transaction=True)
+
+    def test_shutting_down_amid_content(self) -> None:
+        connection = _served(_envelope(1) + b"DATA\r\nabc")
+        connection.shut_down(Reply(421, "stop"))
+        assert not connection.content_flows
+        assert connection.next_event() == ConnectionClosed(mid_transaction=True)
+
+    def test_what_is_closed_says_nothing_more(self) -> None:
+        connection = _served(b"")
+        connection.shut_down(Reply(421, "stop"))
+        assert connection.shut_down(Reply(421, "stop")) == b""
 
     def test_the_callers_list_does_not_rule_the_count(self) -> None:
         connection = _served(_envelope(2))
@@ -159,9 +218,11 @@ class TestContent:
             connection.send(reply)
         connection.receive_data(b"two\r\n.\r\n")
         assert connection.next_event() == Content(data=b"two\r\n")
+        assert connection.refusal is None
+        connection.refuse_content(Reply(451, "later"))
         event = connection.next_event()
         assert isinstance(event, EndOfContent)
-        assert event.refusal is None
+        assert event.refusal == Reply(451, "later")
 
     @pytest.mark.parametrize("size", [99, 100, 101])
     def test_the_limit_is_exact(self, size: int) -> None:
@@ -176,6 +237,16 @@ class TestContent:
             event = connection.next_event()
         refusal = connection.refusal
         assert refusal is None if size <= 100 else refusal is not None and refusal.code == 552
+
+    def test_each_message_is_counted_from_its_beginning(self) -> None:
+        connection = _served(_envelope(1), limits=Limits(message_size=3))
+        for _ in range(2):
+            connection.receive_data(_envelope(1) + b"BDAT 3 LAST\r\nabc")
+            while not isinstance(event := connection.next_event(), EndOfContent):
+                if not isinstance(event, Bdat | Content):
+                    connection.send(_OK)
+            assert (event.size, event.refusal) == (3, None)
+            connection.send(RemainingReply(reply=_OK))
 
     @pytest.mark.parametrize("ending", [b"", b"\r\n.\r\n", b"\r\n.\r\nNOOP\r\n"])
     @pytest.mark.parametrize("piece", [1, 7, 100, 10_000])
@@ -227,6 +298,23 @@ class TestLimits:
         assert (event.reply.code, event.reply.enhanced) == (452, "4.5.3")
         connection.send(event.reply)
         assert len(connection.recipients) == 3
+
+    def test_each_accepted_mail_is_one_transaction(self) -> None:
+        # RFC 9422 4: what was refused does not count.
+        connection = _served(b"LHLO x\r\n", limits=Limits(transactions=3))
+        codes = []
+        for reply in (_OK, Reply(550, "no"), _OK, _OK, _OK):
+            connection.receive_data(b"MAIL FROM:<>\r\n")
+            event = connection.next_event()
+            if isinstance(event, Fault):
+                codes.append(event.reply.code)
+                break
+            connection.send(reply)
+            codes.append(reply.code)
+            connection.receive_data(b"RSET\r\n")
+            connection.next_event()
+            connection.send(_OK)
+        assert codes == [250, 550, 250, 250, 421]
 
     @pytest.mark.parametrize(
         ("name", "value"),

@@ -36,6 +36,7 @@ from lmtp_proto import (
     Rcpt,
     Recipient,
     RecipientReplied,
+    RecipientReply,
     RemainingReply,
     Replied,
     Reply,
@@ -291,6 +292,34 @@ def test_421_to_any_command_closes(state: State) -> None:
     assert isinstance(connection.next_event(), ConnectionClosed)
 
 
+@pytest.mark.parametrize("verb", [_V.LHLO, _V.MAIL, _V.RSET])
+@pytest.mark.parametrize("code", [400, 599])
+def test_every_4xx_and_5xx_refuses(verb: Verb, code: int) -> None:
+    connection = _in(_S.READY)
+    _step(connection, _LINES[verb], Reply(code, "no"))
+    assert connection.state is _S.READY
+    assert connection.mail is None
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "state"),
+    [
+        (b"BOGUS\r\n", 400, _S.READY),
+        (b"BOGUS\r\n", 421, _S.CLOSED),
+        (b"BOGUS\r\n", 422, _S.READY),
+        # The first octets of a TLS handshake.
+        (b"\x16\x03", 500, _S.CLOSED),
+    ],
+)
+def test_the_answer_to_a_fault(line: bytes, code: int, state: State) -> None:
+    connection = _in(_S.READY)
+    connection.receive_data(line)
+    assert isinstance(connection.next_event(), Fault)
+    reply = Reply(code, "no")
+    assert connection.send(reply) == reply.wire
+    assert connection.state is state
+
+
 @pytest.mark.parametrize(
     ("code", "state"), [(220, _S.GREETED), (421, _S.CLOSED), (554, _S.REFUSED)]
 )
@@ -364,31 +393,84 @@ def test_the_end_is_told_once_in_each_state(state: State) -> None:
 
 
 Misuse = Callable[[ServerConnection], object]
-_MISUSE: Final[list[tuple[str, State, Misuse]]] = [
-    ("no greeting code", _S.CONNECTED, lambda c: c.send(Reply(250, "hello"))),
-    ("positive 354 greeting", _S.CONNECTED, lambda c: c.send(Reply(354, "hello"))),
-    ("reply to nothing", _S.READY, lambda c: c.send(_OK)),
-    ("status to nothing", _S.READY, lambda c: c.send(RemainingReply(reply=_OK))),
-    ("status before content", _S.RCPT, lambda c: c.send(RemainingReply(reply=_OK))),
-    ("reply in DATA", _S.DATA, lambda c: c.send(_OK)),
-    ("status in DATA", _S.DATA, lambda c: c.send(RemainingReply(reply=_OK))),
-    ("plain reply for a status", _S.STATUS, lambda c: c.send(_OK)),
-    ("354 for a status", _S.STATUS, lambda c: c.send(RemainingReply(reply=Reply(354, "go")))),
-    ("221 for a status", _S.STATUS, lambda c: c.send(RemainingReply(reply=Reply(221, "bye")))),
-    ("refusal without content", _S.RCPT, lambda c: c.refuse_content(_NO)),
-    ("refusal after content", _S.STATUS, lambda c: c.refuse_content(_NO)),
-    ("positive refusal", _S.DATA, lambda c: c.refuse_content(_OK)),
-    ("TLS that nobody asked for", _S.READY, lambda c: c.tls_established()),
-    ("shutting down with 250", _S.READY, lambda c: c.shut_down(_OK)),
-    ("shutting down with 554", _S.STATUS, lambda c: c.shut_down(Reply(554, "no"))),
-    ("reply when closed", _S.CLOSED, lambda c: c.send(_OK)),
+_STRANGER: Final = Recipient(address=Address("alice", "example.org"))
+_NOTHING: Final = "no reply is owed"
+_EARLY: Final = "recipients are answered after the end of the content"
+_MISUSE: Final[list[tuple[str, State, Misuse, str]]] = [
+    (
+        "no greeting code",
+        _S.CONNECTED,
+        lambda c: c.send(Reply(250, "hello")),
+        "250 does not answer the greeting; 220 does",
+    ),
+    (
+        "positive 354 greeting",
+        _S.CONNECTED,
+        lambda c: c.send(Reply(354, "hello")),
+        "354 does not answer the greeting; 220 does",
+    ),
+    ("reply to nothing", _S.READY, lambda c: c.send(_OK), _NOTHING),
+    ("status to nothing", _S.READY, lambda c: c.send(RemainingReply(reply=_OK)), _EARLY),
+    ("status before content", _S.RCPT, lambda c: c.send(RemainingReply(reply=_OK)), _EARLY),
+    ("reply in DATA", _S.DATA, lambda c: c.send(_OK), _NOTHING),
+    ("status in DATA", _S.DATA, lambda c: c.send(RemainingReply(reply=_OK)), _EARLY),
+    ("plain reply for a status", _S.STATUS, lambda c: c.send(_OK), _NOTHING),
+    *(
+        (
+            f"{code} for a status",
+            _S.STATUS,
+            lambda c, code=code: c.send(RemainingReply(reply=Reply(code, "x"))),
+            f"{code} is no final reply to a recipient",
+        )
+        for code in (221, 249, 300, 354, 399)
+    ),
+    (
+        "status for another",
+        _S.STATUS,
+        lambda c: c.send(RecipientReply(recipient=_STRANGER, reply=_OK)),
+        "alice@example.org is no recipient of this message",
+    ),
+    (
+        "refusal without content",
+        _S.RCPT,
+        lambda c: c.refuse_content(_NO),
+        "refuse_content() while no content flows",
+    ),
+    (
+        "refusal after content",
+        _S.STATUS,
+        lambda c: c.refuse_content(_NO),
+        "refuse_content() while no content flows",
+    ),
+    (
+        "positive refusal",
+        _S.DATA,
+        lambda c: c.refuse_content(_OK),
+        "250 2.0.0 ok does not refuse",
+    ),
+    (
+        "TLS that nobody asked for",
+        _S.READY,
+        lambda c: c.tls_established(),
+        "no TLS handshake was awaited",
+    ),
+    *(
+        (
+            f"shutting down with {code} in {state.name}",
+            state,
+            lambda c, code=code: c.shut_down(Reply(code, "x")),
+            f"a session is shut down with 421, not {code}",
+        )
+        for state, code in ((_S.READY, 250), (_S.STATUS, 554), (_S.CLOSED, 420))
+    ),
+    ("reply when closed", _S.CLOSED, lambda c: c.send(_OK), _NOTHING),
 ]
 
 
 @pytest.mark.parametrize(
-    ("state", "misuse"), [case[1:] for case in _MISUSE], ids=[case[0] for case in _MISUSE]
+    ("state", "misuse", "text"), [case[1:] for case in _MISUSE], ids=[case[0] for case in _MISUSE]
 )
-def test_misuse_raises_and_changes_nothing(state: State, misuse: Misuse) -> None:
+def test_misuse_raises_and_changes_nothing(state: State, misuse: Misuse, text: str) -> None:
     connection = _in(state)
 
     def snapshot() -> object:
@@ -402,34 +484,40 @@ def test_misuse_raises_and_changes_nothing(state: State, misuse: Misuse) -> None
         )
 
     before = snapshot()
-    with pytest.raises(LocalProtocolError):
+    with pytest.raises(LocalProtocolError) as caught:
         misuse(connection)
+    assert str(caught.value) == text
     assert snapshot() == before
 
 
 @pytest.mark.parametrize(
-    ("line", "code"),
+    ("line", "code", "text"),
     [
-        (b"LHLO x\r\n", 354),
-        (b"LHLO x\r\n", 220),
-        (b"NOOP\r\n", 354),
-        (b"NOOP\r\n", 221),
-        (b"RSET\r\n", 220),
-        (b"STARTTLS\r\n", 250),
-        (b"XCLIENT ADDR=192.0.2.1\r\n", 250),
-        (b"AUTH PLAIN\r\n", 250),
-        (b"AUTH PLAIN\r\n", 354),
-        (b"BOGUS\r\n", 250),
-        (b"MAIL FROM:<a@b> X\r\n", 250),
+        (b"LHLO x\r\n", 354, "354 does not answer LHLO"),
+        (b"LHLO x\r\n", 220, "220 does not answer LHLO"),
+        (b"NOOP\r\n", 300, "300 does not answer NOOP"),
+        (b"NOOP\r\n", 354, "354 does not answer NOOP"),
+        (b"NOOP\r\n", 221, "221 does not answer NOOP"),
+        (b"RSET\r\n", 220, "220 does not answer RSET"),
+        (b"STARTTLS\r\n", 250, "250 does not answer STARTTLS; 220 does"),
+        (b"XCLIENT ADDR=192.0.2.1\r\n", 250, "250 does not answer XCLIENT; 220 does"),
+        *(
+            (b"AUTH PLAIN\r\n", code, f"{code} does not answer AUTH; 235 and 334 do")
+            for code in (220, 234, 236, 250, 333, 335, 354)
+        ),
+        (b"BOGUS\r\n", 250, "250 x for a fault"),
+        (b"BOGUS\r\n", 399, "399 x for a fault"),
+        (b"MAIL FROM:<a@b> X\r\n", 250, "250 x for a fault"),
     ],
 )
-def test_a_positive_code_of_another_command_is_misuse(line: bytes, code: int) -> None:
+def test_a_positive_code_of_another_command_is_misuse(line: bytes, code: int, text: str) -> None:
     state = _S.READY if line.startswith(b"AUTH") else _S.GREETED
     connection = _in(state)
     connection.receive_data(line)
     connection.next_event()
-    with pytest.raises(LocalProtocolError):
-        connection.send(Reply(code, "x"))
+    with pytest.raises(LocalProtocolError) as caught:
+        connection.send(Reply(code, "x", enhanced=""))
+    assert str(caught.value) == text
     assert connection.state is state
     # The command is still owed its reply.
     assert connection.next_event() is PAUSED
@@ -437,12 +525,50 @@ def test_a_positive_code_of_another_command_is_misuse(line: bytes, code: int) ->
     assert connection.next_event() is NEED_DATA
 
 
+@pytest.mark.parametrize("code", [220, 234, 236, 250, 333, 335, 354])
+def test_a_response_is_answered_as_auth_is(code: int) -> None:
+    connection = _in(_S.EXCHANGE)
+    connection.receive_data(b"AAAA\r\n")
+    connection.next_event()
+    with pytest.raises(LocalProtocolError) as caught:
+        connection.send(Reply(code, "x"))
+    assert str(caught.value) == f"{code} does not answer AUTH; 235 and 334 do"
+    assert _now(connection) is _S.EXCHANGE
+    assert connection.authenticated is False
+
+
+def test_xclient_ends_what_auth_has_begun() -> None:
+    connection = _in(_S.READY)
+    _step(connection, _LINES[_V.AUTH], Reply(235, "in"))
+    assert connection.authenticated is True
+    _step(connection, _LINES[_V.XCLIENT], Reply(220, "hello again"))
+    assert connection.authenticated is False
+
+
+@pytest.mark.parametrize("code", [250, 300, 400, 550])
+def test_a_chunk_that_is_refused_is_not_accepted(code: int) -> None:
+    connection = _in(_S.RCPT)
+    connection.receive_data(b"BDAT 3\r\na")
+    connection.next_event()
+    connection.refuse_content(_NO)
+    connection.receive_data(b"bc")
+    while connection.next_event() is not PAUSED:
+        pass
+    if code < 400:
+        with pytest.raises(LocalProtocolError):
+            connection.send(Reply(code, "x"))
+    else:
+        connection.send(Reply(code, "x"))
+        assert connection.state is _S.BROKEN
+
+
 def test_quit_is_answered_with_221_alone() -> None:
     connection = _in(_S.READY)
     connection.receive_data(b"QUIT\r\n")
     connection.next_event()
-    with pytest.raises(LocalProtocolError):
+    with pytest.raises(LocalProtocolError) as caught:
         connection.send(_OK)
+    assert str(caught.value) == "250 does not answer QUIT; 221 does"
     assert _now(connection) is _S.READY
     connection.send(Reply(221, "bye"))
     assert _now(connection) is _S.CLOSED
@@ -452,8 +578,9 @@ def test_data_is_answered_with_354_alone() -> None:
     connection = _in(_S.RCPT)
     connection.receive_data(b"DATA\r\n")
     connection.next_event()
-    with pytest.raises(LocalProtocolError):
+    with pytest.raises(LocalProtocolError) as caught:
         connection.send(_OK)
+    assert str(caught.value) == "250 does not answer DATA; 354 does"
     connection.send(Reply(354, "go"))
     assert connection.state is _S.DATA
 
