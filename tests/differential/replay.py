@@ -104,7 +104,10 @@ class _Peer:
         return codes
 
     def _readable(self, seconds: float) -> bool:
-        return bool(select.select([self._socket], [], [], seconds)[0])
+        # select() takes no descriptor beyond 1023.
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def _receive(self) -> None:
         try:
