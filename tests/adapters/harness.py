@@ -323,8 +323,13 @@ def accepted_sockets(client: Client) -> Iterator[socket.socket]:
     name = client.sock.getsockname()
     for descriptor in os.listdir("/proc/self/fd"):
         try:
-            sock = socket.socket(fileno=os.dup(int(descriptor)))
+            copy = os.dup(int(descriptor))
         except OSError:
+            continue
+        try:
+            sock = socket.socket(fileno=copy)
+        except OSError:
+            os.close(copy)
             continue
         with sock:
             try:
