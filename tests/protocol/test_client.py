@@ -815,3 +815,29 @@ class TestMisuse:
             client.send(Bdat(size=0, last=True))
         client.send_content(b"c")
         client.send(Bdat(size=0, last=True))
+
+
+@pytest.mark.parametrize("reply", [b"503 5.5.1 no\r\n", b"250 2.0.0 taken\r\n"])
+def test_a_chunk_on_its_way_that_nobody_is_to_have(reply: bytes) -> None:
+    # RFC 3030 2: whatever the server says of it, the message is not whole: RSET is what is left.
+    client = ClientConnection()
+    client.receive_data(b"220 host\r\n")
+    client.next_event()
+    client.send(Lhlo(domain="c"))
+    client.receive_data(b"250-host\r\n250-PIPELINING\r\n250 CHUNKING\r\n")
+    client.next_event()
+    client.send(Mail(reverse_path=None))
+    client.send(Rcpt(recipient=Recipient(address=Address("a", "b"))))
+    client.send(Bdat(size=3))
+    client.send_content(b"abc")
+    client.receive_data(b"250 ok\r\n550 no\r\n" + reply)
+    for _ in range(3):
+        client.next_event()
+    broken = client.state
+    assert broken is State.BROKEN
+    with pytest.raises(LocalProtocolError):
+        client.send(Bdat(size=3, last=True))
+    client.send(Rset())
+    client.receive_data(b"250 ok\r\n")
+    client.next_event()
+    assert client.state is State.READY
