@@ -9,6 +9,8 @@ import os
 import re
 import sys
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Final
 
@@ -47,7 +49,11 @@ def _table_holds() -> bool:
             sys.stdout.write(f"table, {role}: the tests fail without a mutant\n")
             return False
         mutants = list(_table.mutants(role))
-        alive = [f"{role}: {mutant}" for mutant in mutants if _table.survives(mutant, role)]
+        with ProcessPoolExecutor() as pool:
+            outcomes = pool.map(_table.survives, mutants, repeat(role))
+        alive = [
+            f"{role}: {mutant}" for mutant, lives in zip(mutants, outcomes, strict=True) if lives
+        ]
         survivors += alive
         sys.stdout.write(f"table, {role}: {len(mutants)} mutants, {len(alive)} survived\n")
         sys.stdout.flush()

@@ -28,12 +28,13 @@ _OFFERED: Final = ("BDAT", "BDAT_LAST", "STARTTLS", "AUTH", "XCLIENT", "XFORWARD
 TESTS: Final = {
     "server": (
         *("tests/protocol/test_transitions.py", "tests/protocol/test_server.py"),
-        *("-k", "not client and not the_table_is_what and not every_cell_is_walked"),
+        "-k",
+        "not (test_client or to_the_client or the_table_is_what or every_cell_is_walked)",
     ),
     # Joined to our server, it would be the server that shows the mutant.
     "client": (
         *("tests/protocol/test_transitions.py", "tests/protocol/test_client.py"),
-        *("-k", "client and not TestPair"),
+        *("-k", "(test_client or to_the_client) and not TestPair"),
     ),
 }
 """Arguments of pytest for each role."""
@@ -63,11 +64,13 @@ def mutants(role: str) -> Iterator[TableMutant]:
     module = _load("mutated_table")
     table = module.TRANSITIONS
     states = list(module.State)
+    # Nothing leads to CONNECTED, so that a role need not know what it would be to come back there.
+    reached = states[1:]
     for (state, verb), step in table.items():
         yield TableMutant(state.name, verb.name, None, None)
         for field, target in step._asdict().items():
             if target is not None:
-                other = states[(states.index(target) + 1) % len(states)]
+                other = reached[(reached.index(target) + 1) % len(reached)]
                 yield TableMutant(state.name, verb.name, field, other.name)
     for state in states:
         for verb in module.Verb:

@@ -656,7 +656,7 @@ def _client_in(state: State) -> ClientConnection:
     client.next_event()
     ways = {
         _S.TLS: [_V.LHLO, _V.STARTTLS],
-        _S.CLOSED: [_V.QUIT],
+        _S.CLOSED: [_V.LHLO, _V.QUIT],
         _S.READY: [_V.LHLO],
         _S.EXCHANGE: [_V.LHLO],
         _S.MAIL: [_V.LHLO, _V.MAIL],
