@@ -331,10 +331,7 @@ class _Conversation:
                 refusal = self._connection.refusal
                 self._answer(refusal or Reply(250, f"{size} octets received", enhanced="2.0.0"))
             case Lhlo(domain=domain):
-                self._session.lhlo_domain = domain
-                keywords = self._connection.keywords(self._identification.words())
-                self._answer(Reply(250, self._settings.hostname, *keywords, enhanced=""))
-                return self._end_transaction()
+                return self._lhlo(domain)
             case Rset():
                 self._answer(_OK)
                 return self._end_transaction()
@@ -364,6 +361,36 @@ class _Conversation:
             case _:
                 assert_never(event)
         return None
+
+    def _lhlo(self, domain: str) -> _Rest | None:
+        try:
+            answer = self._handler.lhlo(self._session, domain)
+        except Exception as error:
+            return self._decide_lhlo(domain, error)
+        if answer is None:
+            self._end_lhlo(domain, _OK)
+            return self._end_transaction()
+        return self._decide_lhlo(domain, answer)
+
+    def _decide_lhlo(self, domain: str, answer: object) -> _Rest:
+        yield from self._decide("lhlo", answer, lambda reply: self._end_lhlo(domain, reply), _OK)
+        # RFC 5321 4.1.4: a LHLO amid a transaction drops it, unless it is refused.
+        if self._connection.mail is None:
+            rest = self._end_transaction()
+            if rest is not None:
+                yield from rest
+
+    def _end_lhlo(self, domain: str, reply: Reply) -> None:
+        if not reply.accepted:
+            self._answer(reply)
+            return
+        if reply.code != 250:
+            raise LocalProtocolError(f"{reply.code} does not answer LHLO; 250 does")
+        # RFC 5321 4.1.1.1: the host name comes first, then words of greeting.
+        words = "" if reply is _OK else f" {' '.join(reply.lines)}"
+        keywords = self._connection.keywords(self._identification.words())
+        self._answer(Reply(250, f"{self._settings.hostname}{words}", *keywords, enhanced=""))
+        self._session.lhlo_domain = domain
 
     def _mail(self, event: Mail) -> _Rest | None:
         try:

@@ -166,6 +166,11 @@ class Handler:
         """Whether the peer may use XCLIENT, XFORWARD and XRCPTFORWARD: nobody, unless told."""
         return False
 
+    def lhlo(self, session: Session, domain: str, /) -> Answer[Reply | None]:
+        """LHLO came, with what the client calls itself. None accepts; 250 accepts with words of
+        greeting behind the host name; a negative reply (550) refuses."""
+        return None
+
     def mechanism(self, session: Session, name: str, /) -> Mechanism | None:
         """A new exchange for one of `Settings.auth_mechanisms`, None for one that is not known."""
         make = MECHANISMS.get(name)

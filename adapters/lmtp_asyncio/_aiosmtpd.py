@@ -61,8 +61,9 @@ class AiosmtpdHandler(Handler):
 
     Otherwise than in aiosmtpd:
 
-    - `handle_EHLO` and `handle_STARTTLS` are called at the next MAIL, AUTH or VRFY: a refusal is
-      the reply to that, and the lines of the LHLO reply are the settings' to choose.
+    - `handle_STARTTLS` is called at the LHLO behind the handshake, which a refusal answers.
+    - The keywords of the LHLO reply are the settings' to choose: of what `handle_EHLO` answers only
+      a refusal counts.
     - `handle_NOOP`, `handle_QUIT` and `handle_RSET` are not called, which is logged.
     - `handle_AUTH`, `handle_PROXY`, `auth_*` methods and `process_message` cannot be called: a
       handler that has one raises ValueError here.
@@ -105,16 +106,42 @@ class AiosmtpdHandler(Handler):
         """Forget them."""
         self._clients.pop(session, None)
 
+    def lhlo(self, session: Session, domain: str, /) -> Answer[Reply | None]:
+        """`handle_EHLO`, behind `handle_STARTTLS` where that is due."""
+        return self._lhlo(self._client(session), domain)
+
+    async def _lhlo(self, client: "_Client", domain: str) -> Reply | None:
+        hook = self._hooks.get("STARTTLS")
+        # What handle_exception() says of a failure is no yes.
+        if (
+            client.is_tls_new
+            and hook is not None
+            and not await _awaited(hook(client.server, client.session, client.envelope))
+        ):
+            return _INSECURE
+        client.is_tls_new = False
+        client.session.extended_smtp = True
+        hook = self._hooks.get("EHLO")
+        if hook is not None:
+            responses = [f"250-{self._hostname}", "250 HELP"]
+            # The deprecated form takes no responses and gives one line.
+            arguments = (
+                [domain, responses] if len(inspect.signature(hook).parameters) > 4 else [domain]
+            )
+            status = await self._call("EHLO", client, *arguments)
+            lines = "\n".join(status) if isinstance(status, list) else status
+            for reply in _replies("handle_EHLO", lines):
+                if not reply.accepted:
+                    return reply
+        client.session.host_name = domain
+        client.new_envelope()
+        return None
+
     def authenticate(self, session: Session, credentials: Credentials, /) -> Answer[Reply | None]:
         """Ask `authenticator` or `auth_callback`."""
-        return self._authenticate(self._client(session), session, credentials)
+        return self._authenticate(self._client(session), credentials)
 
-    async def _authenticate(
-        self, client: "_Client", session: Session, credentials: Credentials
-    ) -> Reply | None:
-        refusal = await self._introduce(client, session)
-        if refusal is not None:
-            return refusal
+    async def _authenticate(self, client: "_Client", credentials: Credentials) -> Reply | None:
         acts_for_another = credentials.authorization_id not in ("", credentials.authentication_id)
         if credentials.password is None or acts_for_another:
             # aiosmtpd knows neither.
@@ -139,16 +166,13 @@ class AiosmtpdHandler(Handler):
         return None if message is None else _one("authenticator", message)
 
     def mail(self, session: Session, mail: Mail, /) -> Answer[Reply | None]:
-        """`handle_MAIL`, behind `handle_STARTTLS` and `handle_EHLO` where they are due."""
+        """`handle_MAIL`."""
         client = self._client(session)
         if self._auth_required and not client.session.authenticated:
             return _AUTH_REQUIRED
-        return self._mail(client, session, mail)
+        return self._mail(client, mail)
 
-    async def _mail(self, client: "_Client", session: Session, mail: Mail) -> Reply | None:
-        refusal = await self._introduce(client, session)
-        if refusal is not None:
-            return refusal
+    async def _mail(self, client: "_Client", mail: Mail) -> Reply | None:
         envelope = client.begin_envelope()
         envelope.smtp_utf8 = mail.parameters.smtputf8
         # As aiosmtpd has the null reverse-path.
@@ -160,36 +184,6 @@ class AiosmtpdHandler(Handler):
             envelope.mail_options.extend(options)
             return None
         return _one("handle_MAIL", status)
-
-    async def _introduce(self, client: "_Client", session: Session) -> Reply | None:
-        """What aiosmtpd does at STARTTLS and LHLO."""
-        if client.is_tls_new:
-            hook = self._hooks.get("STARTTLS")
-            # What handle_exception() says of a failure is no yes.
-            if hook is not None and not await _awaited(
-                hook(client.server, client.session, client.envelope)
-            ):
-                return _INSECURE
-            client.is_tls_new = False
-        domain = session.lhlo_domain
-        if domain == client.introduced_as:
-            return None
-        client.session.extended_smtp = True
-        client.new_envelope()
-        hook = self._hooks.get("EHLO")
-        if hook is not None:
-            responses = [f"250-{self._hostname}", "250 HELP"]
-            # The deprecated form takes no responses and gives one line.
-            arguments = (
-                [domain, responses] if len(inspect.signature(hook).parameters) > 4 else [domain]
-            )
-            status = await self._call("EHLO", client, *arguments)
-            lines = "\n".join(status) if isinstance(status, list) else status
-            for reply in _replies("handle_EHLO", lines):
-                if not reply.accepted:
-                    return reply
-        client.session.host_name = client.introduced_as = domain
-        return None
 
     def rcpt(self, transaction: Transaction, recipient: Recipient, /) -> Answer[Reply | None]:
         """`handle_RCPT`."""
@@ -211,12 +205,12 @@ class AiosmtpdHandler(Handler):
         """`handle_VRFY`."""
         if "VRFY" not in self._hooks:
             return None
-        return self._vrfy(self._client(session), session, text)
+        return self._vrfy(self._client(session), text)
 
-    async def _vrfy(self, client: "_Client", session: Session, text: str) -> Reply | None:
-        refusal = await self._introduce(client, session)
-        if refusal is not None:
-            return refusal
+    async def _vrfy(self, client: "_Client", text: str) -> Reply | None:
+        if client.is_tls_new and "STARTTLS" in self._hooks:
+            # LHLO is still to come, and with it what the hook says of the handshake.
+            return _INSECURE
         status = await self._call("VRFY", client, text.removeprefix("<").removesuffix(">"))
         return None if _is_missing(status) else _one("handle_VRFY", status)
 
@@ -337,8 +331,6 @@ class _Client:
         """As at the beginning, and behind STARTTLS."""
         self.tls = session.tls
         self.is_tls_new = True
-        # The hooks have heard of LHLO with this name, and did not refuse it.
-        self.introduced_as: str | None = None
         self.session = self.server.session = _AiosmtpdSession(session, self.server.loop)
         self.new_envelope()
 

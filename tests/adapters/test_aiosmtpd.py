@@ -325,7 +325,6 @@ def test_plain_functions_and_failures(serve: Callable[..., Client]) -> None:
         client,
         b"LHLO evil",
         b"MAIL FROM:<a@b>",
-        b"MAIL FROM:<a@b>",
         b"LHLO good",
         b"MAIL FROM:<>",
         b"MAIL FROM:<two@example.org>",
@@ -336,9 +335,9 @@ def test_plain_functions_and_failures(serve: Callable[..., Client]) -> None:
         b"VRFY <keep@b>",
         b"DATA",
     )
-    assert [reply for number, reply in enumerate(replies) if number not in (0, 3)] == [
+    assert [reply for number, reply in enumerate(replies) if number != 2] == [
         b"550 5.7.1 not you",
-        b"550 5.7.1 not you",
+        b"503 5.5.1 LHLO first",
         b"451 4.5.0 no notifications",
         b"451 4.3.0 internal error",
         b"250 2.1.0 sender OK",
@@ -423,9 +422,9 @@ def test_who_is_refused_at_lhlo_may_do_nothing(
     settings = Settings(extensions=STANDARD_EXTENSIONS | {Extension.AUTH})
     listener = Listener(f"unix:{tmp_path}/lmtp")
     client = serve(Refuses(), listener, settings=settings, auth_callback=lambda *_: True)
-    assert _said(client, b"VRFY a", b"LHLO a")[0] == b"250 2.0.0 yes"
-    commands = b"VRFY a", _login(b"alice", b"secret"), b"MAIL FROM:<a@b>"
-    assert _said(client, *commands) == [b"550 5.7.1 not you"] * 3
+    assert _said(client, b"VRFY a", b"LHLO a") == [b"250 2.0.0 yes", b"550 5.7.1 not you"]
+    replies = _said(client, _login(b"alice", b"secret"), b"MAIL FROM:<a@b>")
+    assert [reply[:9] for reply in replies] == [b"503 5.5.1"] * 2
 
 
 class Secured:
@@ -437,6 +436,9 @@ class Secured:
         if len(self.secured) == 2:
             raise RuntimeError("crash")
         return len(self.secured) > 2
+
+    async def handle_VRFY(self, server: Any, session: Any, envelope: Any, _: str) -> str:
+        return "250 yes"
 
     async def handle_exception(self, error: Exception) -> str:
         return "250 nothing happened"
@@ -458,13 +460,14 @@ def test_starttls(serve: Callable[..., Client]) -> None:
         assert handler.secured == []
         assert _said(client, b"RSET", b"STARTTLS")[1].startswith(b"220 ")
         client.start_tls(context)
-        replies = _said(client, b"LHLO a", *[b"MAIL FROM:<a@b>"] * 3)
+        replies = _said(client, b"VRFY a", *[b"LHLO a"] * 3, b"MAIL FROM:<a@b>")
     assert handler.secured == [{"peercert": None}] * 3
-    assert replies[1:] == [
+    assert replies[:3] == [
+        b"554 5.7.0 refused due to lack of security",
         b"554 5.7.0 refused due to lack of security",
         b"451 4.3.0 internal error",
-        b"250 2.1.0 sender OK",
     ]
+    assert replies[4] == b"250 2.1.0 sender OK"
 
 
 def test_peers(serve: Callable[..., Client], tmp_path: Path) -> None:

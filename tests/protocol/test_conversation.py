@@ -61,6 +61,9 @@ class Recorder(Handler):
     def connect(self, session: Session, /) -> Any:
         return self.answer("connect")
 
+    def lhlo(self, session: Session, domain: str, /) -> Any:
+        return self.answer("lhlo")
+
     def mail(self, session: Session, mail: object, /) -> Any:
         return self.answer("mail")
 
@@ -310,12 +313,64 @@ class TestDefaultHandler:
         assert len(second.recipients) == 1
 
 
-_HOOKS: Final = ["connect", "mail", "rcpt", "vrfy", "open", "write", "deliver"]
+class TestLhlo:
+    @pytest.mark.parametrize("later", [False, True])
+    def test_the_handlers_words_stand_behind_the_host_name(self, later: bool) -> None:
+        words = Reply(250, "at your", "service", enhanced="2.0.0")
+        handler = Recorder(lhlo=Told(lambda: (lambda: words) if later else words))
+        driver = Driver(handler, Settings(hostname="mail.example.org"))
+        driver.receive(_LHLO)
+        assert driver.output.split(b"\r\n")[1] == b"250-mail.example.org at your service"
+        assert driver.session.lhlo_domain == "client.example.org"
+
+    def test_the_handler_is_told_the_domain_before_it_counts(self) -> None:
+        told: list[tuple[str, str | None]] = []
+
+        class Look(Recorder):
+            def lhlo(self, session: Session, domain: str, /) -> Any:
+                told.append((domain, session.lhlo_domain))
+                return Reply(550, "not you") if domain == "bad.example.org" else None
+
+        driver = Driver(Look())
+        driver.receive(b"LHLO bad.example.org\r\n")
+        assert driver.session.lhlo_domain is None
+        driver.receive(_LHLO + b"LHLO bad.example.org\r\n")
+        assert told == [
+            ("bad.example.org", None),
+            ("client.example.org", None),
+            ("bad.example.org", "client.example.org"),
+        ]
+        assert driver.codes == [220, 550, 250, 550]
+        assert driver.session.lhlo_domain == "client.example.org"
+
+    @pytest.mark.parametrize("later", [False, True])
+    def test_amid_a_transaction(self, later: bool) -> None:
+        handler = Recorder()
+        driver = Driver(handler)
+        driver.receive(_ENVELOPE + b"BDAT 3\r\nabc")
+        refusal = Reply(550, "not now")
+        handler.answers["lhlo"] = Told(lambda: (lambda: refusal) if later else refusal)
+        driver.receive(_LHLO + b"BDAT 3\r\ndef")
+        # RFC 5321 4.1.4: a refused LHLO changes nothing.
+        assert driver.codes[-2:] == [550, 250]
+        assert handler.sinks[0].closed == 0
+        accepted = Reply(250, "welcome")
+        handler.answers["lhlo"] = Told(lambda: (lambda: accepted) if later else accepted)
+        handler.answers["close"] = error = RuntimeError("crash")
+        driver.receive(_LHLO + b"BDAT 3 LAST\r\nghi")
+        assert driver.codes[-2:] == [250, 503]
+        assert handler.sinks[0].closed == 1
+        assert handler.delivered == []
+        assert error in [log.error for log in driver.logs]
+
+
+_HOOKS: Final = ["connect", "lhlo", "mail", "rcpt", "vrfy", "open", "write", "deliver"]
 _TRANSACTION: Final = _ENVELOPE + b"DATA\r\n" + _CONTENT
 # What the client reads when one hook fails, with VRFY and NOOP behind the transaction. Content
 # behind a refused DATA is read as commands.
 _ON_FAILURE: Final = {
     "connect": [421],
+    "lhlo": [220, 451, 503, 503, 503, 503],
     "mail": [220, 250, 451, 503, 503, 503],
     "rcpt": [220, 250, 250, 451, 451, 503],
     "vrfy": [220, 250, 250, 250, 250, 354, 250, 250, 451, 250],
@@ -387,6 +442,8 @@ class TestFailingHandlers:
             ("connect", Reply(250, "x")),
             ("connect", Reply(354, "x")),
             ("connect", Reply(550, "x")),
+            ("lhlo", Reply(220, "x")),
+            ("lhlo", Reply(251, "x")),
             ("mail", Reply(354, "x")),
             ("mail", Reply(220, "x")),
             ("rcpt", Reply(221, "x")),
@@ -437,7 +494,7 @@ class TestFailingHandlers:
         driver.receive(_LHLO + _MAIL + _RCPT + b"DATA\r\n" + _CONTENT)
         assert driver.codes == [220, 250, 250, code, 354, code]
 
-    @pytest.mark.parametrize("hook", ["mail", "rcpt", "vrfy", "open"])
+    @pytest.mark.parametrize("hook", ["lhlo", "mail", "rcpt", "vrfy", "open"])
     def test_421_ends_the_session(self, hook: str) -> None:
         handler = Recorder(**{hook: Told(lambda: Reply(421, "go away"))})
         driver = Driver(handler)
@@ -1004,7 +1061,7 @@ class TestLogs:
         driver.receive(line + b"\r\n")
         self.check(driver)
 
-    @pytest.mark.parametrize("hook", ["rcpt", "write", "open", "mail", "deliver"])
+    @pytest.mark.parametrize("hook", ["rcpt", "write", "open", "mail", "lhlo", "deliver"])
     @pytest.mark.parametrize(
         "reply",
         [
@@ -1019,7 +1076,7 @@ class TestLogs:
         driver.receive(b"BOGUS\r\n" + _ENVELOPE + b"BDAT 3 LAST\r\nabc")
         self.check(driver)
 
-    @pytest.mark.parametrize("hook", ["mail", "rcpt", "write", "deliver"])
+    @pytest.mark.parametrize("hook", ["lhlo", "mail", "rcpt", "write", "deliver"])
     def test_what_the_handler_gave_by_mistake(self, hook: str) -> None:
         class Unspeakable:
             def __repr__(self) -> str:

@@ -59,6 +59,9 @@ class _Wrong(Handler):
     def mail(self, session: Session, mail: object, /) -> Any:
         return self.give("mail", None)
 
+    def lhlo(self, session: Session, domain: str, /) -> Any:
+        return self.give("lhlo", None)
+
     def rcpt(self, transaction: Transaction, recipient: Recipient, /) -> Any:
         if recipient.address.local_part == "right":
             return None
@@ -152,6 +155,7 @@ def _replies(*codes: int) -> dict[str, Callable[[], object]]:
 # The methods whose answers are awaited, with the codes that do not fit.
 _UNFIT: Final[dict[str, dict[str, Callable[[], object]]]] = {
     "connect": _replies(250, 354, 221, 550),
+    "lhlo": _replies(354, 334, 220, 221, 251),
     "mail": _replies(354, 334, 220, 221),
     "rcpt": _replies(354, 334, 220, 221),
     "vrfy": _replies(354, 220, 221),
@@ -185,6 +189,7 @@ _READ: Final = {
     "mechanism": [220, 250, 451, 250, 250, 250, 252, 354, 250, 250, 250],
     "respond": [220, 250, 451, 250, 250, 250, 252, 354, 250, 250, 250],
     "authenticate": [220, 250, 451, 250, 250, 250, 252, 354, 250, 250, 250],
+    "lhlo": [220, 451, 503, 503, 503, 503, 252, 503],
     "mail": [220, 250, 235, 451, 503, 503, 252, 503],
     "rcpt": [220, 250, 235, 250, 451, 250, 252, 354, 250, 250],
     "vrfy": [220, 250, 235, 250, 250, 250, 451, 354, 250, 250, 250],
@@ -283,6 +288,7 @@ def test_the_error_has_a_name(method: str, make: Callable[[], object]) -> None:
     ("method", "awaited"),
     [
         ("connect", "None, 220, 421 or 554 is awaited"),
+        ("lhlo", "None or a reply is awaited"),
         ("mail", "None or a reply is awaited"),
         ("rcpt", "None or a reply is awaited"),
         ("open", "a sink or a refusal is awaited"),
