@@ -4,6 +4,7 @@ Nothing here waits for a peer by itself: what blocks or suspends is each runtime
 """
 
 from ._accept import ACCEPT_PAUSE, LINGER, accept, refuse
+from ._activation import activated_sockets
 from ._address import (
     TcpAddress,
     UnixAddress,
@@ -41,6 +42,7 @@ __all__ = [
     "UnixAddress",
     "Waiting",
     "accept",
+    "activated_sockets",
     "connect",
     "connecting",
     "format_address",
