@@ -1,15 +1,16 @@
-"""Every example that the README gives does what it says, run as a reader would run it."""
+"""Every example that the pages give does what it says, run as a reader would run it."""
 
 import hashlib
 import re
 import signal
 import socket
+import sqlite3
 import ssl
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,17 +28,46 @@ _EXAMPLES = dict(
 
 
 def test_every_python_block_is_an_example() -> None:
-    assert len(_EXAMPLES) == _TEXT.count("```python") == 14
+    assert len(_EXAMPLES) == _TEXT.count("```python") == 24
+
+
+_FIRST_PLACE = re.compile(r"""(?<=127\.0\.0\.1)(:|", )2424""")
+
+
+def _on(port: int, code: str) -> str:
+    """The code with `port` instead of the first one it names."""
+    code, count = _FIRST_PLACE.subn(rf"\g<1>{port}", code)
+    assert count
+    return code
+
+
+# What the pages say is to be changed for another runtime.
+_TO_UVLOOP = [("import asyncio\n", "import asyncio, uvloop\n"), ("asyncio.run(", "uvloop.run(")]
+_FROM_UVLOOP_TO = {
+    "asyncio": [("import uvloop\n", "import asyncio\n"), ("uvloop.run(", "asyncio.run(")],
+    "uvloop": [],
+    "gevent": [("import uvloop\n", ""), ("lmtp_asyncio", "lmtp_gevent"), ("uvloop.run(", "(")],
+    "blocking": [("import uvloop\n", ""), ("lmtp_asyncio", "lmtp_blocking"), ("uvloop.run(", "(")],
+}
+
+
+def _changed(example: str, changes: Sequence[tuple[str, str]]) -> str:
+    code: str = _EXAMPLES[example]
+    for old, new in changes:
+        assert old in code
+        code = code.replace(old, new)
+    return code
 
 
 @contextmanager
 def _running(
-    example: str, port: int, folder: Path | None = None
+    example: str,
+    port: int,
+    folder: Path | None = None,
+    changes: Sequence[tuple[str, str]] = (),
 ) -> Iterator[subprocess.Popen[str]]:
     """The example in its own process, on `port` instead of the first one it names."""
-    code = _EXAMPLES[example]
-    assert "127.0.0.1:2424" in code
-    code = code.replace("127.0.0.1:2424", f"127.0.0.1:{port}")
+    code = _on(port, _changed(example, changes))
     process = subprocess.Popen(
         [sys.executable, "-u", "-c", re.sub(r"(?<=127\.0\.0\.1:)24\d\d", "0", code)],
         stdout=subprocess.PIPE,
@@ -91,14 +121,14 @@ def test_ten_lines_are_a_server(runtime: str) -> None:
 
 
 _CONTENT = b"Subject: x\r\n\r\nhello\r\n"
+_ADDRESSES = ("alice@example.org", "bob@example.org", "carol@example.net")
 
 
-def _replies(example: str, folder: Path) -> list[str]:
+def _replies(example: str, folder: Path, changes: Sequence[tuple[str, str]] = ()) -> list[str]:
     """What the example's server answers to each of three recipients."""
     port = _free_port()
-    addresses = ("alice@example.org", "bob@example.org", "carol@example.net")
-    recipients = [Recipient(address=parse_mailbox(address)) for address in addresses]
-    with _running(example, port, folder) as process:
+    recipients = [Recipient(address=parse_mailbox(address)) for address in _ADDRESSES]
+    with _running(example, port, folder, changes) as process:
         with _client(port, process) as client:
             results = client.submit(None, recipients, [_CONTENT])
         process.send_signal(signal.SIGTERM)
@@ -172,15 +202,103 @@ def test_the_store_is_a_handler(tmp_path: Path) -> None:
     assert message.read_bytes().endswith(_CONTENT.replace(b"\r\n", b"\n"))
 
 
+@pytest.mark.parametrize("runtime", _FROM_UVLOOP_TO)
+def test_a_server_that_discards(tmp_path: Path, runtime: str) -> None:
+    changes = _FROM_UVLOOP_TO[runtime]
+    assert len([line for line in _changed("discard", changes).splitlines() if line]) <= 10
+    assert _replies("discard", tmp_path, changes) == ["250 2.0.0 discarded"] * 3
+
+
+@pytest.mark.parametrize("runtime", ["asyncio", "uvloop", "gevent", "blocking"])
+def test_a_store_that_blocks(tmp_path: Path, runtime: str) -> None:
+    changes = {
+        "gevent": [],
+        "blocking": [("lmtp_gevent", "lmtp_blocking")],
+    }.get(
+        runtime,
+        [
+            ("import sqlite3\n", f"import asyncio, uvloop, sqlite3\nrun = {runtime}.run\n"),
+            ("lmtp_gevent", "lmtp_asyncio"),
+            ("\nserve(", "\nrun(serve("),
+            ('"127.0.0.1:2424")', '"127.0.0.1:2424"))'),
+        ],
+    )
+    assert _replies("callback", tmp_path, changes) == ["250 2.0.0 stored"] * 3
+    with closing(sqlite3.connect(tmp_path / "mail.db")) as database:
+        stored = database.execute("SELECT address, content FROM mail ORDER BY address").fetchall()
+    assert stored == [(address, _CONTENT) for address in _ADDRESSES]
+
+
 @pytest.mark.parametrize(
-    ("example", "messages"),
-    [("client", 1), ("client_gevent", 1), ("client_asyncio", 1), ("pool", 10)],
+    ("example", "changes"),
+    [
+        ("in_asyncio", []),
+        ("in_asyncio", _TO_UVLOOP),
+        ("in_gevent", []),
+        ("in_gevent_patched", []),
+        (
+            "in_gevent_patched",
+            [
+                ("from gevent import monkey\nmonkey.patch_all()\n", ""),
+                ("lmtp_gevent", "lmtp_blocking"),
+            ],
+        ),
+        ("in_threads", []),
+    ],
 )
-def test_the_clients(tmp_path: Path, example: str, messages: int) -> None:
+def test_a_server_in_an_application(example: str, changes: Sequence[tuple[str, str]]) -> None:
+    port = _free_port()
+    recipients = [
+        Recipient(address=parse_mailbox(f"{name}@example.org")) for name in ("alice", "stop")
+    ]
+    with _running(example, port, changes=changes) as process:
+        with _client(port, process) as client:
+            results = client.submit(None, recipients, [_CONTENT])
+        stdout, stderr = process.communicate(timeout=20)
+    word = "counted" if example == "in_threads" else "processed"
+    assert [str(result.reply) for result in results] == [f"250 2.0.0 {word}"] * 2
+    if example == "in_threads":
+        assert stdout == "42 octets\n"
+    else:
+        assert stdout == "alice@example.org 21 octets\nstop@example.org 21 octets\n"
+    assert (stderr, process.returncode) == ("", 0)
+
+
+def test_a_runtime_of_its_own(tmp_path: Path) -> None:
+    port = _free_port()
+    recipients = [Recipient(address=parse_mailbox(address)) for address in _ADDRESSES]
+    with _running("runtime", port, tmp_path) as process:
+        for _ in range(2):
+            with _client(port, process) as client:
+                results = client.submit(None, recipients, [_CONTENT])
+            assert [str(result.reply) for result in results] == [
+                f"250 2.0.0 {address} has 21 octets" for address in _ADDRESSES
+            ]
+        process.kill()
+        assert process.communicate() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("example", "messages", "changes"),
+    [
+        ("client", 1, []),
+        ("client_gevent", 1, []),
+        ("client_asyncio", 1, []),
+        ("client_asyncio", 1, _TO_UVLOOP),
+        ("smtplib", 1, []),
+        ("pool", 10, []),
+        ("pool_gevent", 10, []),
+        ("pool_asyncio", 10, []),
+        ("pool_asyncio", 10, _TO_UVLOOP),
+    ],
+)
+def test_the_clients(
+    tmp_path: Path, example: str, messages: int, changes: Sequence[tuple[str, str]]
+) -> None:
     port = _free_port()
     with _running("store", port, tmp_path) as process:
         _client(port, process).close()
-        code = _EXAMPLES[example].replace("127.0.0.1:2424", f"127.0.0.1:{port}")
+        code = _on(port, _changed(example, changes))
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
         )
