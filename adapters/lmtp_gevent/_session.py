@@ -1,4 +1,4 @@
-"""One connection in its own greenlet: the loop that performs a conversation's effects.
+"""One connection in its own greenlet.
 
 The greenlet waits in the hub for octets, for deadlines and for jobs, so a handler may wait there
 too. Callables run in the hub's pool of native threads.
@@ -8,42 +8,31 @@ import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable, Generator
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import TYPE_CHECKING, Final
 
 import gevent
 from gevent import Greenlet
 from gevent.hub import Waiter, get_hub
 
-from lmtp_proto import (
-    Effect,
-    GiveWay,
-    Handshake,
-    Interrupt,
-    Log,
-    Pending,
-    Receive,
-    Run,
-    Send,
-    Wait,
-)
-from lmtp_sockets import Stream
+from lmtp_proto import Effect, Run
+from lmtp_transport import SocketSession
 
 if TYPE_CHECKING:
     from gevent._types import _TimerWatcher as TimerWatcher
-
-_logger = logging.getLogger("lmtp_gevent")
 
 # Events of libev.
 _READ: Final = 1
 _WRITE: Final = 2
 
 
-class ServerSession:
+class ServerSession(SocketSession):
     """A server's end of one connection, and the greenlet that serves it.
 
     `completed(session, run)` is called in the thread that completes a future, whichever that is;
     `over(session)` when the connection is closed.
     """
+
+    logger = logging.getLogger("lmtp_gevent")
 
     def __init__(
         self,
@@ -53,13 +42,10 @@ class ServerSession:
         completed: Callable[["ServerSession", Run], None],
         over: Callable[["ServerSession"], None],
     ) -> None:
-        self._peer = peer
-        self._conversation = conversation
-        self._completed = completed
+        super().__init__(sock, peer, conversation)
+        self._tell_completed = completed
         self._over = over
         self._hub = get_hub()
-        self._sock = sock
-        self._stream = Stream(sock, self._wait)
         self._readable = self._hub.loop.io(sock.fileno(), _READ)
         # What the greenlet waits with for its peer, and until when.
         self._peer_waiter: Waiter[bool] | None = None
@@ -71,13 +57,9 @@ class ServerSession:
         self._job_waiter: Waiter[None] | None = None
         self.greenlet: Greenlet[[], None] = gevent.spawn(self._serve)
 
-    def stop(self) -> None:
-        """The server stops: a session that waits for its client is woken."""
-        self._stream.stop()
-
     def cut(self) -> None:
-        """End the session where it waits."""
-        self._stream.cut()
+        """End the session wherever it waits."""
+        super().cut()
         self.greenlet.kill(block=False)
 
     def settled(self) -> None:
@@ -87,15 +69,8 @@ class ServerSession:
 
     def _serve(self) -> None:
         """Hold the whole conversation, then close the connection."""
-        conversation = self._conversation
         try:
-            try:
-                for effect in conversation:
-                    self._perform(effect)
-            finally:
-                conversation.close()
-        except Exception:
-            _logger.exception("%s: the conversation failed", self._peer)
+            self._hold()
         finally:
             try:
                 self._stream.close()
@@ -105,25 +80,8 @@ class ServerSession:
                     self._timer.close()
                 self._over(self)
 
-    def _perform(self, effect: Effect) -> None:
-        match effect:
-            case Receive():
-                octets = self._stream.receive(effect.deadline)
-                effect.outcome = Interrupt.TIMEOUT if octets is None else octets
-            case Send():
-                self._stream.send(effect.data, effect.deadline)
-            case Run():
-                self._begin(effect)
-            case Wait(run=run):
-                self._finish(run)
-            case Log():
-                _logger.log(effect.severity.value, "%s", effect.text, exc_info=effect.error)
-            case GiveWay():
-                gevent.sleep(0)
-            case Handshake():
-                raise RuntimeError("no layer of this session does TLS")
-            case _:
-                assert_never(effect)
+    def _give_way(self) -> None:
+        gevent.sleep(0)
 
     def _begin(self, run: Run) -> None:
         job = run.job
@@ -135,14 +93,8 @@ class ServerSession:
         else:
             self._follow(run, job)
 
-    def _follow(self, run: Run, future: Pending[object]) -> None:
-        def done(_: object) -> None:
-            self._completed(self, run)
-
-        try:
-            future.add_done_callback(done)
-        except Exception as error:
-            run.fail(error)
+    def _completed(self, run: Run) -> None:
+        self._tell_completed(self, run)
 
     def _run_in_pool(self, run: Run, job: Callable[[], object]) -> None:
         value, error = self._hub.threadpool.apply(_attempt, (job,))

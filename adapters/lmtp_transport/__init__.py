@@ -23,6 +23,7 @@ from ._pool_book import Open, PoolBook, PoolSettings, Retire, Reuse, Wait
 from ._reception import Reception
 from ._socket_client import Channel, SocketClient, read_pieces
 from ._socket_pool import SocketPool
+from ._socket_session import SocketSession
 from ._tls import TlsLayer
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "ServerTls",
     "SocketClient",
     "SocketPool",
+    "SocketSession",
     "Submit",
     "TlsLayer",
     "Wait",
