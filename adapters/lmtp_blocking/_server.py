@@ -9,69 +9,35 @@ import selectors
 import signal
 import socket
 import threading
-import time
+from collections.abc import Generator, Sequence
 from queue import SimpleQueue
 from typing import Final
 
-from lmtp_proto import (
-    Handler,
-    Service,
-    Settings,
-)
-from lmtp_sockets import ACCEPT_PAUSE, accept, peer_name, refuse
-from lmtp_transport import Listener, Listeners, PeerLimit, Reception
+from lmtp_proto import Effect, Handler, Settings
+from lmtp_transport import Listener, Reception, SocketServer
 
 from ._session import ServerSession
-
-_logger = logging.getLogger("lmtp_blocking")
 
 # Seconds in which a session that was cut off and does not run a job is over.
 _CUT_PATIENCE: Final = 1.0
 
 
-class Server:
-    """An LMTP server on threads.
+class Server(SocketServer[ServerSession]):
+    """An LMTP server on threads; `lmtp_transport.SocketServer` says what it takes.
 
-    `handler` decides and delivers; its methods are called in the threads of the connections, of
-    which there are `max_connections` at most. Those beyond, and those of one IP address
-    beyond `max_connections_per_peer` (None: any number), are answered `421 4.3.2`.
+    The methods of `handler` are called in the threads of the connections.
     """
 
-    def __init__(
-        self,
-        handler: Handler,
-        *,
-        settings: Settings | None = None,
-        max_connections: int = 1000,
-        max_connections_per_peer: int | None = None,
-    ) -> None:
-        self._service = Service(handler, settings)
-        self._max_connections = max_connections
-        self._peers = (
-            None if max_connections_per_peer is None else PeerLimit(max_connections_per_peer)
-        )
-        self.addresses: list[str] = []
-        """Where the server listens: `127.0.0.1:2424`, `[::1]:2424`, `unix:/run/lmtp`."""
-        self._acceptor: threading.Thread | None = None
+    logger = logging.getLogger("lmtp_blocking")
+
+    def _begin_accepting(self, receptions: Sequence[tuple[socket.socket, Reception]]) -> None:
         self._stopping = threading.Event()
-        self._sessions: set[ServerSession] = set()
-        # Guards the set, and is notified when it is empty.
+        # Guards the sessions, and is notified when there are none.
         self._idle = threading.Condition()
-
-    def start(self, *listeners: str | socket.socket | Listener) -> None:
-        """Listen on addresses (`HOST:PORT`, `[IPV6]:PORT`, `unix:PATH`) and listening sockets.
-
-        Connections are accepted when it returns. Raises ValueError for an address that is none,
-        OSError where listening fails, RuntimeError when called again; nothing listens then.
-        """
-        if self._acceptor is not None:
-            raise RuntimeError("the server has been started already")
-        opened = Listeners(listeners)
-        self.addresses = opened.addresses
         # The reading end ends the wait for connections when the writing end is closed.
         self._wakened, self._waker = socket.socketpair()
         self._acceptor = threading.Thread(
-            target=self._accept_all, args=(opened,), name="lmtp-accept", daemon=True
+            target=self._accept_all, args=(receptions,), name="lmtp-accept", daemon=True
         )
         self._acceptor.start()
 
@@ -81,7 +47,7 @@ class Server:
         What is not over after `grace` seconds is cut off; a callable job that still runs then is
         left to itself.
         """
-        if self._acceptor is None:
+        if self._listeners is None:
             return
         self._service.stop_flag.requested = True
         self._stopping.set()
@@ -92,45 +58,37 @@ class Server:
                 session.stop()
             if self._idle.wait_for(self._is_idle, grace):
                 return
-            _logger.warning("%d sessions are cut off", len(self._sessions))
+            self.logger.warning("%d sessions are cut off", len(self._sessions))
             for session in self._sessions:
                 session.cut()
             if not self._idle.wait_for(self._is_idle, _CUT_PATIENCE):
-                _logger.warning("%d deliveries still run", len(self._sessions))
+                self.logger.warning("%d deliveries still run", len(self._sessions))
 
     def _is_idle(self) -> bool:
         return not self._sessions
 
-    def _accept_all(self, opened: Listeners) -> None:
+    def _accept_all(self, receptions: Sequence[tuple[socket.socket, Reception]]) -> None:
+        assert self._listeners is not None
         try:
             with selectors.DefaultSelector() as selector, self._wakened:
                 selector.register(self._wakened, selectors.EVENT_READ)
-                for sock, listener in opened.opened:
-                    reception = Reception(self._service, listener, time.monotonic, self._peers)
+                for sock, reception in receptions:
                     selector.register(sock, selectors.EVENT_READ, (sock, reception))
                 while not self._stopping.is_set():
                     for key, _ in selector.select():
                         if key.data is not None:
                             self._accept(*key.data)
         finally:
-            opened.close()
+            self._listeners.close()
 
-    def _accept(self, listener: socket.socket, reception: Reception) -> None:
-        try:
-            accepted = accept(listener)
-        except OSError as error:
-            _logger.error("cannot accept a connection: %s", error)
-            self._stopping.wait(ACCEPT_PAUSE)
-            return
-        if accepted is None:
-            return
-        sock, address = accepted
+    def _pause(self, seconds: float) -> None:
+        self._stopping.wait(seconds)
+
+    def _begin_session(
+        self, sock: socket.socket, peer: str, conversation: Generator[Effect, None, None]
+    ) -> bool:
+        session = ServerSession(sock, peer, conversation)
         with self._idle:
-            if len(self._sessions) >= self._max_connections:
-                refuse(sock, reception.too_many)
-                return
-            peer, client_ip = peer_name(address)
-            session = ServerSession(sock, peer, reception.converse(peer, client_ip))
             self._sessions.add(session)
         try:
             threading.Thread(
@@ -138,9 +96,10 @@ class Server:
             ).start()
         except RuntimeError as error:
             # The system gives no more threads.
-            _logger.error("cannot serve a connection: %s", error)
+            self.logger.error("cannot serve a connection: %s", error)
             self._over(session)
-            refuse(sock, reception.too_many)
+            return False
+        return True
 
     def _serve(self, session: ServerSession) -> None:
         try:

@@ -7,8 +7,8 @@ import logging
 import signal
 import socket
 import threading
-import time
 from collections import deque
+from collections.abc import Generator, Sequence
 from typing import Final
 
 import gevent
@@ -16,67 +16,36 @@ import gevent.event
 from gevent import Greenlet
 from gevent.hub import get_hub
 
-from lmtp_proto import Handler, Run, Service, Settings
-from lmtp_sockets import ACCEPT_PAUSE, accept, peer_name, refuse
-from lmtp_transport import Listener, Listeners, PeerLimit, Reception
+from lmtp_proto import Effect, Handler, Run, Settings
+from lmtp_transport import Listener, Reception, SocketServer
 
 from ._session import ServerSession
-
-_logger = logging.getLogger("lmtp_gevent")
 
 # Seconds in which a session that was cut off is over.
 _CUT_PATIENCE: Final = 1.0
 _READ: Final = 1
 
 
-class Server:
-    """An LMTP server on gevent.
+class Server(SocketServer[ServerSession]):
+    """An LMTP server on gevent; `lmtp_transport.SocketServer` says what it takes.
 
-    `handler` decides and delivers; its methods are called in the greenlets of the connections and
-    may wait as gevent does. What blocks the thread belongs into a job, which runs in the hub's
-    pool of threads. Connections beyond `max_connections`, and those of one IP address beyond
-    `max_connections_per_peer` (None: any number), are answered `421 4.3.2`.
+    The methods of `handler` are called in the greenlets of the connections and may wait as gevent
+    does. What blocks the thread belongs into a job, which runs in the hub's pool of threads.
 
     All methods are for the thread that has called `start()`.
     """
 
-    def __init__(
-        self,
-        handler: Handler,
-        *,
-        settings: Settings | None = None,
-        max_connections: int = 1000,
-        max_connections_per_peer: int | None = None,
-    ) -> None:
-        self._service = Service(handler, settings)
-        self._max_connections = max_connections
-        self._peers = (
-            None if max_connections_per_peer is None else PeerLimit(max_connections_per_peer)
-        )
-        self.addresses: list[str] = []
-        """Where the server listens: `127.0.0.1:2424`, `[::1]:2424`, `unix:/run/lmtp`."""
-        self._listeners: Listeners | None = None
-        self._acceptors: list[Greenlet[..., None]] = []
-        self._sessions: set[ServerSession] = set()
+    logger = logging.getLogger("lmtp_gevent")
+
+    def _begin_accepting(self, receptions: Sequence[tuple[socket.socket, Reception]]) -> None:
         # Futures that other threads have completed: those of one turn share a wake-up of the hub.
         self._completed: deque[tuple[ServerSession, Run]] = deque()
         self._is_over = False
-
-    def start(self, *listeners: str | socket.socket | Listener) -> None:
-        """Listen on addresses (`HOST:PORT`, `[IPV6]:PORT`, `unix:PATH`) and listening sockets.
-
-        Connections are accepted when it returns. Raises ValueError for an address that is none,
-        OSError where listening fails, RuntimeError when called again; nothing listens then.
-        """
-        if self._listeners is not None:
-            raise RuntimeError("the server has been started already")
-        self._listeners = Listeners(listeners)
-        self.addresses = self._listeners.addresses
         self._wake_up = get_hub().loop.async_()
         self._wake_up.start(self._take_completed)
-        for sock, listener in self._listeners.opened:
-            reception = Reception(self._service, listener, time.monotonic, self._peers)
-            self._acceptors.append(gevent.spawn(self._accept_all, sock, reception))
+        self._acceptors: list[Greenlet[..., None]] = [
+            gevent.spawn(self._accept_all, sock, reception) for sock, reception in receptions
+        ]
 
     def stop(self, grace: float = 30.0) -> None:
         """Accept no more, let running deliveries finish and be answered, say 421 to the rest.
@@ -93,7 +62,7 @@ class Server:
             session.stop()
         self._join(grace)
         if self._sessions:
-            _logger.warning("%d sessions are cut off", len(self._sessions))
+            self.logger.warning("%d sessions are cut off", len(self._sessions))
             for session in self._sessions:
                 session.cut()
             self._join(_CUT_PATIENCE)
@@ -116,24 +85,16 @@ class Server:
         finally:
             watcher.close()
 
-    def _accept(self, listener: socket.socket, reception: Reception) -> None:
-        try:
-            accepted = accept(listener)
-        except OSError as error:
-            _logger.error("cannot accept a connection: %s", error)
-            gevent.sleep(ACCEPT_PAUSE)
-            return
-        if accepted is None:
-            return
-        sock, address = accepted
-        if len(self._sessions) >= self._max_connections:
-            refuse(sock, reception.too_many)
-            return
-        peer, client_ip = peer_name(address)
-        conversation = reception.converse(peer, client_ip)
+    def _pause(self, seconds: float) -> None:
+        gevent.sleep(seconds)
+
+    def _begin_session(
+        self, sock: socket.socket, peer: str, conversation: Generator[Effect, None, None]
+    ) -> bool:
         self._sessions.add(
             ServerSession(sock, peer, conversation, self._complete, self._sessions.discard)
         )
+        return True
 
     def _complete(self, session: ServerSession, run: Run) -> None:
         """A future of `session` is done; called in the thread that has completed it."""

@@ -23,6 +23,7 @@ from ._pool_book import Open, PoolBook, PoolSettings, Retire, Reuse, Wait
 from ._reception import Reception
 from ._socket_client import Channel, SocketClient, read_pieces
 from ._socket_pool import SocketPool
+from ._socket_server import SocketServer
 from ._socket_session import SocketSession
 from ._tls import TlsLayer
 
@@ -48,6 +49,7 @@ __all__ = [
     "ServerTls",
     "SocketClient",
     "SocketPool",
+    "SocketServer",
     "SocketSession",
     "Submit",
     "TlsLayer",
