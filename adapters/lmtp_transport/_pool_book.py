@@ -43,10 +43,12 @@ class PoolSettings:
     probe_timeout: float = 10.0
     """How long the reply to that may take."""
     idle_limit: float = 60.0
-    """A connection that was idle for so long is closed when the pool is used next. Servers close
-    idle ones too, after 5 minutes or more (RFC 5321 4.5.3.2.7)."""
+    """A connection that was idle for so long is closed when the pool is used next: one that nobody
+    uses closes none by itself. Servers close idle ones too, after 5 minutes or more (RFC 5321
+    4.5.3.2.7)."""
     age_limit: float = 300.0
-    """A connection that was opened so long ago takes no further message."""
+    """A connection that was opened so long ago takes no further message; it is closed behind the
+    last one, or when it would be used next."""
     back_off_limit: float = 30.0
     """The longest pause between two attempts to connect after failures. The first is 0.1, each
     next one is twice as long, until one succeeds."""
