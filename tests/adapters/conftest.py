@@ -80,21 +80,22 @@ class LogLines(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self._lines: list[str] = []
+        self.lines: list[str] = []
+        """Each begins with its severity."""
         self._added = threading.Condition()
 
     def emit(self, record: logging.LogRecord) -> None:
         with self._added:
-            self._lines.append(f"{record.levelname} {record.getMessage()}")
+            self.lines.append(f"{record.levelname} {record.getMessage()}")
             self._added.notify_all()
 
     def wait_for(self, text: str) -> str:
         """Wait for a line that holds `text`."""
         with self._added:
             found = self._added.wait_for(
-                lambda: next((line for line in self._lines if text in line), None), PATIENCE
+                lambda: next((line for line in self.lines if text in line), None), PATIENCE
             )
-            assert found is not None, f"{text!r} is not in {self._lines}"
+            assert found is not None, f"{text!r} is not in {self.lines}"
             return found
 
 
