@@ -58,12 +58,17 @@ class Door(IntEnum):
     PROXY = 3
 
 
-def listeners(folder: Path) -> list[Listener]:
-    """One listener for each door; the certificate goes into `folder`."""
+def server_tls(folder: Path) -> ServerTls:
+    """A certificate that `start_tls()` trusts, in a file in `folder`."""
     certificate = folder / "server.pem"
     issued = _AUTHORITY.issue_cert("localhost")
     issued.private_key_and_cert_chain_pem.write_to_path(certificate)
-    tls = ServerTls(certificate)
+    return ServerTls(certificate)
+
+
+def listeners(folder: Path) -> list[Listener]:
+    """One listener for each door; the certificate is in `folder`."""
+    tls = server_tls(folder)
     return [
         Listener("127.0.0.1:0"),
         Listener("127.0.0.1:0", tls),

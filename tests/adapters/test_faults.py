@@ -3,8 +3,6 @@
 import os
 import resource
 import signal
-import threading
-from concurrent.futures import Future
 from contextlib import ExitStack
 from ipaddress import ip_network
 from pathlib import Path
@@ -27,14 +25,12 @@ from lmtp_transport import Listener
 from tests.adapters.conftest import LogLines
 from tests.adapters.harness import (
     ENVELOPE,
-    PATIENCE,
     SAVED,
     Client,
     Connect,
     Mailbox,
     PendingDeliveries,
     Start,
-    small_buffers,
     wait_for,
 )
 from tests.adapters.process import Program
@@ -176,84 +172,8 @@ class TestVanishedPeer:
         other.expect(b"250 ")
         assert mailbox.delivered == [("c", b"x\r\n")]
 
-    def test_amid_a_command(self, start: Start, connect: Connect) -> None:
-        mailbox = Mailbox()
-        client = connect(start(mailbox).address).greeted()
-        client.send(b"LHLO client.exam")
-        client.reset()
-        wait_for(mailbox.disconnected)
-
-    def test_during_delivery_which_is_finished(self, start: Start, connect: Connect) -> None:
-        handler = _FutureThenJob()
-        server = start(handler)
-        client = connect(server.address).greeted()
-        client.deliver("b", "c")
-        assert handler.begun.wait(PATIENCE)
-        client.reset()
-        # By the time that another client is served, the runtime has seen the reset.
-        other = connect(server.address).greeted()
-        other.send(b"NOOP\r\n")
-        other.expect(b"250 ")
-        handler.future.set_result(SAVED)
-        assert handler.job_done.wait(PATIENCE)
-        wait_for(handler.disconnected)
-
-
-class _FutureThenJob(Mailbox):
-    """The first recipient's delivery is the test's to finish, the second's is a callable."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.begun = threading.Event()
-        self.future: Future[Reply] = Future()
-        self.job_done = threading.Event()
-
-    def deliver(self, message: Message, recipient: Recipient, /) -> Answer[Reply]:
-        if recipient.address.local_part == "b":
-            self.begun.set()
-            return self.future
-        return self._job
-
-    def _job(self) -> Reply:
-        self.job_done.set()
-        return SAVED
-
 
 class TestTime:
-    @pytest.mark.parametrize(
-        ("octets", "replies"),
-        [
-            (b"", []),
-            (b"LHLO client.exam", []),
-            (ENVELOPE, [b"250 ", b"250 "]),
-        ],
-        ids=["silence", "half a command", "in a transaction"],
-    )
-    def test_a_command_that_does_not_come(
-        self, start: Start, connect: Connect, octets: bytes, replies: list[bytes]
-    ) -> None:
-        settings = Settings(limits=Limits(command_timeout=0.2))
-        client = connect(start(Mailbox(), settings=settings).address).greeted()
-        client.send(octets)
-        client.expect(*replies, b"421 4.4.2")
-        client.expect_end()
-
-    @pytest.mark.parametrize(
-        ("octets", "replies"),
-        [(b"DATA\r\nx\r\n", [b"354 "]), (b"BDAT 10\r\nx\r\n", [])],
-        ids=["DATA", "BDAT"],
-    )
-    def test_content_that_does_not_come(
-        self, start: Start, connect: Connect, octets: bytes, replies: list[bytes]
-    ) -> None:
-        mailbox = Mailbox()
-        settings = Settings(limits=Limits(content_timeout=0.2))
-        client = connect(start(mailbox, settings=settings).address).greeted()
-        client.send(ENVELOPE + b"RCPT TO:<b@example.org>\r\n" + octets)
-        client.expect(b"250 ", b"250 ", b"250 ", *replies, b"421 4.4.2")
-        client.expect_end()
-        assert mailbox.delivered == []
-
     def test_a_session_that_lasts_too_long(self, start: Start, connect: Connect) -> None:
         settings = Settings(limits=Limits(session_time=1.0))
         server = start(Mailbox(), settings=settings)
@@ -282,43 +202,6 @@ class TestTime:
         idle.expect(b"421 4.4.2")
         future.set_result(SAVED)
         client.expect(b"250 ")
-
-    def test_a_peer_that_does_not_read_is_cut_off(self, start: Start, connect: Connect) -> None:
-        mailbox = Mailbox()
-        settings = Settings(limits=Limits(write_timeout=0.5))
-        server = start(mailbox, small_buffers(), settings=settings)
-        other = connect(server.address).greeted()
-        with Client(server.address, receive_buffer=4096) as client:
-            sent = _flood(client, b"NOOP\r\n" * 10_000, 4_000_000)
-        wait_for(mailbox.disconnected)
-        # It was not read either, so neither commands nor replies have piled up.
-        assert sent < 4_000_000
-        other.deliver("b")
-        other.expect(b"250 ")
-
-    def test_others_are_served_while_one_does_not_read(
-        self, start: Start, connect: Connect
-    ) -> None:
-        server = start(Mailbox(), small_buffers())
-        other = connect(server.address).greeted()
-        with Client(server.address, receive_buffer=4096) as client:
-            client.sock.settimeout(1.0)
-            with pytest.raises(TimeoutError):
-                _flood(client, b"NOOP\r\n" * 10_000, 4_000_000)
-            other.deliver("b")
-            other.expect(b"250 ")
-            client.reset()
-
-
-def _flood(client: Client, octets: bytes, most: int) -> int:
-    """Send without reading until the server has closed; how much went out, `most` at most."""
-    sent = 0
-    try:
-        while sent < most:
-            sent += client.sock.send(octets)
-    except ConnectionError:
-        pass
-    return sent
 
 
 class TestLimits:
@@ -377,24 +260,6 @@ class TestLimits:
     def test_a_limit_nobody_could_keep(self, start: Start) -> None:
         with pytest.raises(ValueError, match="at least 1"):
             start(Mailbox(), max_connections_per_peer=0)
-
-    def test_content_that_trickles_is_ended(self, start: Start, connect: Connect) -> None:
-        mailbox = Mailbox()
-        limits = Limits(content_timeout=0.3, content_rate=1_000_000)
-        client = connect(start(mailbox, settings=Settings(limits=limits)).address).greeted()
-        client.send(ENVELOPE + b"RCPT TO:<b@example.org>\r\nDATA\r\n")
-        client.expect(b"250 ", b"250 ", b"250 ", b"354 ")
-        # Each octet comes in time, and all of them far too slowly.
-        client.sock.settimeout(0.1)
-        reply = b""
-        while not reply:
-            client.send(b"x")
-            try:
-                reply = client.sock.recv(100)
-            except TimeoutError:
-                pass
-        assert reply.startswith(b"421 4.4.2")
-        assert mailbox.delivered == []
 
     def test_running_out_of_descriptors(self, runtime: str) -> None:
         with Program(runtime) as program:
