@@ -90,7 +90,7 @@ class TestNotReading:
         with Client(server.address, receive_buffer=4096) as client:
             if secure:
                 start_tls(client)
-            client.sock.settimeout(1.0)
+            client.sock.settimeout(0.5)
             with pytest.raises(TimeoutError):
                 _flood(client)
             other.deliver("b")
@@ -101,7 +101,7 @@ class TestNotReading:
 class TestTrickling:
     def test_content(self, start: Start, connect: Connect, narrow: Listener, secure: bool) -> None:
         mailbox = Mailbox()
-        limits = Limits(content_timeout=1.0, content_rate=1_000_000)
+        limits = Limits(content_timeout=0.3, content_rate=1_000_000)
         client = connect(start(mailbox, narrow, settings=Settings(limits=limits)).address)
         if secure:
             start_tls(client)
@@ -115,7 +115,7 @@ class TestTrickling:
     def test_a_command(
         self, start: Start, connect: Connect, narrow: Listener, secure: bool
     ) -> None:
-        settings = Settings(limits=Limits(command_timeout=1.0))
+        settings = Settings(limits=Limits(command_timeout=0.3))
         client = connect(start(Mailbox(), narrow, settings=settings).address)
         if secure:
             start_tls(client)
@@ -139,7 +139,7 @@ class TestTrickling:
         door: Door,
         octets: bytes,
     ) -> None:
-        settings = Settings(limits=Limits(handshake_timeout=1.0))
+        settings = Settings(limits=Limits(handshake_timeout=0.3))
         server = start(Mailbox(), *listeners(tmp_path), settings=settings)
         client = connect(server.addresses[door])
         client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
