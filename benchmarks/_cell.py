@@ -9,7 +9,9 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks import _load, _measure
@@ -59,15 +61,25 @@ def measure(server: Server, handler: Handler, load: Load, mail: Path) -> Measure
     mail.mkdir(parents=True)
     # Dovecot delivers as another user.
     mail.chmod(0o755)
-    before = _measure.machine()
     with server.running(handler, mail) as running:
-        window = drive(running, load)
-    steal = _measure.machine().steal_seconds - before.steal_seconds
+        measurement, result = _measure_running(running, load)
+    if measurement.problem is None and handler == "durable":
+        return replace(measurement, problem=_with_log(_loss(result, load, mail), running))
+    return measurement
+
+
+def measure_running(running: Running, load: Load) -> Measurement:
+    """Send `load` to a server that runs, and discards. Raises ServerError when the generator itself
+    fails."""
+    measurement, _ = _measure_running(running, load)
+    return measurement
+
+
+def _measure_running(running: Running, load: Load) -> tuple[Measurement, Result]:
+    before = _measure.machine()
+    window = drive(running, load)
     result = window.result
-    problem = _problem(result) or (_loss(result, load, mail) if handler == "durable" else None)
-    if problem is not None and running.log:
-        problem = f"{problem} (the server's last words: {running.log[-1]})"
-    return Measurement(
+    measurement = Measurement(
         messages_per_second=result.messages_per_second,
         megabytes_per_second=result.megabytes_per_second,
         cpu_seconds_per_thousand=1000 * window.cpu_seconds / max(1, result.messages),
@@ -77,22 +89,34 @@ def measure(server: Server, handler: Handler, load: Load, mail: Path) -> Measure
         messages=result.messages,
         seconds=result.seconds,
         generator_cpu_seconds=result.generator_cpu_seconds,
-        steal_seconds=steal,
+        steal_seconds=_measure.machine().steal_seconds - before.steal_seconds,
         load_average=before.load,
-        problem=problem,
+        problem=_with_log(_problem(result), running),
     )
+    return measurement, result
 
 
-def drive(running: Running, load: Load) -> Window:
-    """Send `load` to a server that runs. Raises ServerError when the generator itself fails."""
+def drive(
+    running: Running,
+    load: Load,
+    watched: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Window:
+    """Send `load` to a server that runs. Raises ServerError when the generator itself fails.
+
+    What `watched` gives is entered when the window opens and left when it closes, both while
+    nothing moves.
+    """
     command = [sys.executable, "-m", "benchmarks._load", "--paced"]
-    with subprocess.Popen(
-        command + _load.arguments_for(running.address, load),
-        cwd=_ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as generator:
+    with (
+        subprocess.Popen(
+            command + _load.arguments_for(running.address, load),
+            cwd=_ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as generator,
+        ExitStack() as watching,
+    ):
         assert generator.stdin is not None
         assert generator.stdout is not None
         began = ended = 0.0
@@ -104,7 +128,9 @@ def drive(running: Running, load: Load) -> Window:
             if event == "begin":
                 _measure.reset_peak_rss(running.pid)
                 began = _measure.cpu_seconds(running.pid)
+                watching.enter_context(watched())
             elif event == "end":
+                watching.close()
                 ended = _measure.cpu_seconds(running.pid)
                 peak = _measure.peak_rss(running.pid)
             else:
@@ -115,6 +141,12 @@ def drive(running: Running, load: Load) -> Window:
     if result is None:
         raise ServerError(f"the load generator ended with status {generator.returncode}")
     return Window(result, ended - began, peak)
+
+
+def _with_log(problem: str | None, running: Running) -> str | None:
+    if problem is not None and running.log:
+        return f"{problem} (the server's last words: {running.log[-1]})"
+    return problem
 
 
 def _problem(result: Result) -> str | None:

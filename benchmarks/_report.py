@@ -14,24 +14,29 @@ from benchmarks._statistics import Summary, paired_ratio, summarise
 class Results(TypedDict):
     """What a run's JSON file holds. Each measurement also names handler, scenario, server and
     round.
+
+    `references` and `floors` name the servers that others are compared with, by handler: how many
+    times as fast they are, and how many times as dear. A handler may have no floor.
     """
 
     facts: dict[str, str | int | float]
     references: dict[str, str]
+    floors: dict[str, str]
     scenarios: list[dict[str, Any]]
     measurements: list[dict[str, Any]]
     skipped: dict[str, str]
     failures: dict[str, str]
 
 
-_COLUMNS = (
+# Headings, and the keys of a measurement.
+SPEED = (
     ("messages/s", "messages_per_second"),
     ("MB/s", "megabytes_per_second"),
     ("server CPU s / 1,000", "cpu_seconds_per_thousand"),
     ("p50 ms", "p50_ms"),
     ("p99 ms", "p99_ms"),
-    ("peak RSS MiB", "peak_rss_mib"),
 )
+_COLUMNS = (*SPEED, ("peak RSS MiB", "peak_rss_mib"))
 _NOTE = (
     "Median [lowest–highest] of the rounds; ratios are paired by round. CPU and memory are those "
     "of the server's whole process tree; in RSS, pages that processes share count once for each."
@@ -57,7 +62,8 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _text(summary: Summary | None) -> str:
+def text(summary: Summary | None) -> str:
+    """Return the median with its range, where it has one."""
     if summary is None:
         return "–"
     if summary.low == summary.high:
@@ -65,19 +71,49 @@ def _text(summary: Summary | None) -> str:
     return f"{number(summary.median)} [{number(summary.low)}–{number(summary.high)}]"
 
 
-def _ratios(
-    results: Results, handler: str, scenario: str, server: str
-) -> tuple[Summary | None, Summary | None]:
-    """Return how many times the reference's messages/s, and its messages per CPU second, `server`
-    reaches.
-    """
-    reference = results["references"][handler]
+def rate_ratio(
+    results: Results, handler: str, scenario: str, server: str, reference: str
+) -> Summary | None:
+    """Return how many times the messages/s (and so the MB/s) of `reference` `server` reaches."""
     ours = _rounds(results, handler, scenario, server, "messages_per_second")
     theirs = _rounds(results, handler, scenario, reference, "messages_per_second")
-    cost = _rounds(results, handler, scenario, server, "cpu_seconds_per_thousand")
-    their_cost = _rounds(results, handler, scenario, reference, "cpu_seconds_per_thousand")
-    # Messages per CPU second are the inverse of the cost: the reference's goes on top.
-    return paired_ratio(ours, theirs), paired_ratio(their_cost, cost)
+    return paired_ratio(ours, theirs)
+
+
+def cost_ratio(
+    results: Results, handler: str, scenario: str, server: str, reference: str
+) -> Summary | None:
+    """Return how many times the CPU seconds of `reference` a message costs `server`."""
+    ours = _rounds(results, handler, scenario, server, "cpu_seconds_per_thousand")
+    theirs = _rounds(results, handler, scenario, reference, "cpu_seconds_per_thousand")
+    return paired_ratio(ours, theirs)
+
+
+def _ratios(
+    results: Results, handler: str, scenario: str, server: str
+) -> list[tuple[str, Summary | None]]:
+    """Return the ratios of `server`, each with its heading."""
+    reference = results["references"][handler]
+    ratios = [
+        (
+            f"messages/s ÷ {reference}",
+            rate_ratio(results, handler, scenario, server, reference),
+        ),
+        # Messages per CPU second are the inverse of the cost: the reference's goes on top.
+        (
+            f"messages per CPU s ÷ {reference}",
+            cost_ratio(results, handler, scenario, reference, server),
+        ),
+    ]
+    floor = results["floors"].get(handler)
+    if floor is not None:
+        ratios.append(
+            (
+                f"CPU per message ÷ {floor}",
+                cost_ratio(results, handler, scenario, server, floor),
+            )
+        )
+    return ratios
 
 
 def _title(scenario: dict[str, Any]) -> str:
@@ -91,33 +127,57 @@ def _title(scenario: dict[str, Any]) -> str:
     )
 
 
+def row(cells: Sequence[str]) -> str:
+    """Return a line of a table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def heading(cells: Sequence[str], *, texts: int = 1) -> list[str]:
+    """Return the first two lines of a table, whose first `texts` columns are no figures."""
+    return [row(cells), f"|{'---|' * texts}{'--:|' * (len(cells) - texts)}"]
+
+
+def facts(results: Results) -> list[str]:
+    """Return the lines of what the run was measured on, and how its figures are to be read."""
+    return [*(f"- {name}: {value}" for name, value in results["facts"].items()), "", _NOTE, ""]
+
+
+def scenario_table(
+    results: Results, scenario: dict[str, Any], columns: Sequence[tuple[str, str]] = _COLUMNS
+) -> list[str]:
+    """Return the title and the table of `scenario`, with one of `columns` for each figure."""
+    handler, name = scenario["handler"], scenario["name"]
+    headings = ["server", *(heading for heading, _ in columns)]
+    # The headings of ratios are those of any server.
+    headings += [title for title, _ in _ratios(results, handler, name, "")]
+    lines = [f"### {_title(scenario)}", "", *heading(headings)]
+    for server in scenario["servers"]:
+        figures = [_rounds(results, handler, name, server, key) for _, key in columns]
+        if not figures[0]:
+            continue
+        cells = [text(summarise(list(by_round.values()))) for by_round in figures]
+        cells += [text(ratio) for _, ratio in _ratios(results, handler, name, server)]
+        lines.append(row([server, *cells]))
+    return [*lines, ""]
+
+
+def problems(results: Results) -> list[str]:
+    """Return the lines of what was skipped or has failed."""
+    lines = []
+    for title, found in (("Skipped", results["skipped"]), ("Failed", results["failures"])):
+        if found:
+            lines += [f"### {title}", ""]
+            lines += [f"- {cell}: {reason}" for cell, reason in found.items()]
+            lines.append("")
+    return lines
+
+
 def markdown(results: Results) -> str:
     """Return the facts, a table for each scenario, and what was skipped or failed."""
-    lines = [f"- {name}: {value}" for name, value in results["facts"].items()]
-    lines += ["", _NOTE, ""]
+    lines = facts(results)
     for scenario in results["scenarios"]:
-        handler, name = scenario["handler"], scenario["name"]
-        reference = results["references"][handler]
-        headings = ["server", *(heading for heading, _ in _COLUMNS)]
-        headings += [f"messages/s ÷ {reference}", f"messages per CPU s ÷ {reference}"]
-        rows = []
-        for server in scenario["servers"]:
-            figures = [_rounds(results, handler, name, server, key) for _, key in _COLUMNS]
-            if not figures[0]:
-                continue
-            cells = [_text(summarise(list(by_round.values()))) for by_round in figures]
-            cells += [_text(ratio) for ratio in _ratios(results, handler, name, server)]
-            rows.append(f"| {' | '.join([server, *cells])} |")
-        lines += [f"### {_title(scenario)}", ""]
-        lines.append(f"| {' | '.join(headings)} |")
-        lines.append(f"|{'|'.join(['---', *(['--:'] * (len(headings) - 1))])}|")
-        lines += [*rows, ""]
-    for title, problems in (("Skipped", results["skipped"]), ("Failed", results["failures"])):
-        if problems:
-            lines += [f"### {title}", ""]
-            lines += [f"- {cell}: {reason}" for cell, reason in problems.items()]
-            lines.append("")
-    return "\n".join(lines)
+        lines += scenario_table(results, scenario)
+    return "\n".join([*lines, *problems(results)])
 
 
 def plot(results: Results, files: Sequence[Path]) -> None:

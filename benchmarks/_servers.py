@@ -100,6 +100,25 @@ class Aiosmtpd:
 
 
 @dataclass(frozen=True)
+class Nothing:
+    """A protocol on `loop`, "asyncio" or "uvloop", that answers and checks nothing."""
+
+    loop: str
+
+    @property
+    def name(self) -> str:
+        return f"nothing-{self.loop}"
+
+    def missing(self) -> str | None:
+        return _not_importable(["uvloop"]) if self.loop == "uvloop" else None
+
+    def running(self, handler: Handler, mail: Path) -> AbstractContextManager[Running]:
+        if handler != "discard":
+            raise ServerError("it stores nothing")
+        return _process(["-m", "benchmarks.peers.nothing_server", "--loop", self.loop])
+
+
+@dataclass(frozen=True)
 class Dovecot:
     """Debian's dovecot-lmtpd: `mail_fsync = optimized`, or Sieve's discard.
 

@@ -11,7 +11,6 @@ import argparse
 import fnmatch
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
@@ -19,14 +18,14 @@ from pathlib import Path
 
 from benchmarks import _facts, _measure
 from benchmarks._cell import drive
+from benchmarks._idle import WARMUP, idle
 from benchmarks._limits import raise_file_limit
 from benchmarks._load import Load
-from benchmarks._report import number
-from benchmarks._servers import Aiosmtpd, Dovecot, Ours, Running, Server, ServerError
+from benchmarks._report import heading, number, row
+from benchmarks._servers import Aiosmtpd, Dovecot, Ours, Server, ServerError
 
 SUMMARY = "growth by a huge message, and the cost of idle connections"
 
-_ROOT = Path(__file__).parents[1]
 _SERVERS: tuple[Server, ...] = (
     Ours("uvloop"),
     Ours("asyncio"),
@@ -36,7 +35,6 @@ _SERVERS: tuple[Server, ...] = (
     # As shipped it would refuse the 101st connection.
     Dovecot(processes=100, connections_each=110),
 )
-_WARMUP = Load(connections=1, size=10_000, messages=5)
 # The server may take its time over the end of a huge message.
 _SILENCE_SECONDS = 120.0
 _MIB = 2**20
@@ -112,13 +110,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if any(figures.problem for figures in measured) else 0
 
 
-def _measure_server(server: Server, size: int, idle: int, mail: Path) -> _Figures:
+def _measure_server(server: Server, size: int, count: int, mail: Path) -> _Figures:
     folder = mail / server.name
     folder.mkdir()
     folder.chmod(0o755)
     try:
         with server.running("durable", folder) as running:
-            warm = drive(running, _WARMUP)
+            warm = drive(running, WARMUP)
             before = _measure.rss(running.pid)
             load = Load(connections=1, size=size, messages=1, timeout=_SILENCE_SECONDS)
             huge = drive(running, load)
@@ -128,58 +126,33 @@ def _measure_server(server: Server, size: int, idle: int, mail: Path) -> _Figure
         # A fresh one: what the message left behind is not the connections' cost. And one that takes
         # so many connections: the daemon has a limit of its own.
         with server.running("discard", folder) as running:
-            return _idle(
-                running,
-                idle,
-                server=server.name,
-                rss_before_mib=before / _MIB,
-                message_growth_mib=(huge.peak_rss - before) / _MIB,
-            )
+            held = idle(running, count)
+        return _Figures(
+            server=server.name,
+            rss_before_mib=before / _MIB,
+            message_growth_mib=(huge.peak_rss - before) / _MIB,
+            idle_open=held.open,
+            idle_rss_mib=held.rss_mib,
+            idle_pss_mib=held.pss_mib,
+            idle_kib_each=held.kib_each,
+            problem=held.problem,
+        )
     except ServerError as error:
         return _Figures(server=server.name, problem=str(error))
 
 
-def _idle(
-    running: Running, count: int, *, server: str, rss_before_mib: float, message_growth_mib: float
-) -> _Figures:
-    """Complete the figures of `server` with those of `count` idle connections."""
-    drive(running, _WARMUP)
-    before = _measure.rss(running.pid)
-    with subprocess.Popen(
-        [sys.executable, "-m", "benchmarks._idle", running.address, str(count)],
-        cwd=_ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as opener:
-        assert opener.stdin is not None
-        assert opener.stdout is not None
-        line = opener.stdout.readline()
-        rss, pss = _measure.rss(running.pid), _measure.pss(running.pid)
-        opener.stdin.close()
-    if not line:
-        raise ServerError(f"the opener of connections ended with status {opener.returncode}")
-    report = json.loads(line)
-    return _Figures(
-        server=server,
-        rss_before_mib=rss_before_mib,
-        message_growth_mib=message_growth_mib,
-        idle_open=report["open"],
-        idle_rss_mib=rss / _MIB,
-        idle_pss_mib=pss / _MIB,
-        idle_kib_each=(rss - before) / 1024 / max(1, report["open"]),
-        problem=report["error"] and f"{report['open']} connections, then {report['error']}",
+def _markdown(measured: list[_Figures], skipped: dict[str, str], size: int, count: int) -> str:
+    lines = heading(
+        [
+            "server",
+            "RSS MiB",
+            f"growth by {size // 1_000_000} MB, MiB",
+            f"idle connections (of {count:,})",
+            "RSS MiB with them",
+            "PSS MiB with them",
+            "KiB each",
+        ]
     )
-
-
-def _markdown(measured: list[_Figures], skipped: dict[str, str], size: int, idle: int) -> str:
-    lines = [
-        (
-            f"| server | RSS MiB | growth by {size // 1_000_000} MB, MiB | idle connections "
-            f"(of {idle:,}) | RSS MiB with them | PSS MiB with them | KiB each |"
-        ),
-        f"|---|{'--:|' * 6}",
-    ]
     for figures in measured:
         values = (
             figures.rss_before_mib,
@@ -190,7 +163,7 @@ def _markdown(measured: list[_Figures], skipped: dict[str, str], size: int, idle
             figures.idle_kib_each,
         )
         cells = ["–" if value is None else number(value) for value in values]
-        lines.append(f"| {' | '.join([figures.server, *cells])} |")
+        lines.append(row([figures.server, *cells]))
     lines += ["", *(f"- {server}: skipped: {reason}" for server, reason in skipped.items())]
     lines += [f"- {figures.server}: {figures.problem}" for figures in measured if figures.problem]
     return "\n".join(lines).rstrip() + "\n"

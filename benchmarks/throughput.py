@@ -7,18 +7,17 @@ times slower for minutes after many removals.
 """
 
 import argparse
-import fnmatch
 import json
 import random
 import shutil
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks import _facts, _report
+from benchmarks import _facts, _matrix, _report
 from benchmarks._cell import measure
 from benchmarks._load import Load
+from benchmarks._matrix import Cell, Scenario
 from benchmarks._servers import Aiosmtpd, Dovecot, Handler, Ours, Server, ServerError
 
 SUMMARY = "messages/s, MB/s, CPU, latency and memory, beside aiosmtpd and Dovecot"
@@ -29,23 +28,6 @@ _WORKERS = (1, 2, 4)
 _REFERENCES: dict[Handler, Server] = {"discard": Aiosmtpd("asyncio"), "durable": Dovecot()}
 _PEERS: tuple[Server, ...] = (Aiosmtpd("asyncio"), Aiosmtpd("uvloop"), Dovecot())
 _SEED = 2033
-
-
-@dataclass(frozen=True)
-class _Scenario:
-    handler: Handler
-    name: str
-    load: Load
-
-
-@dataclass(frozen=True)
-class _Cell:
-    scenario: _Scenario
-    server: Server
-
-    @property
-    def name(self) -> str:
-        return f"{self.scenario.handler}/{self.server.name}/{self.scenario.name}"
 
 
 _KB, _MB = 1000, 1_000_000
@@ -63,19 +45,19 @@ def _load(connections: int, size: int, recipients: int = 1, messages: int | None
 
 
 _SCENARIOS = (
-    _Scenario("discard", "c10-1k-r1", _load(10, _KB)),
-    _Scenario("discard", "c10-10k-r1", _load(10, 10 * _KB)),
-    _Scenario("discard", "c10-10k-r10", _load(10, 10 * _KB, 10)),
-    _Scenario("discard", "c2-10m-r1", _load(2, 10 * _MB)),
-    _Scenario("durable", "c10-10k-r1", _load(10, 10 * _KB)),
-    _Scenario("durable", "c50-10k-r1", _load(50, 10 * _KB)),
-    _Scenario("durable", "c10-10k-r10", _load(10, 10 * _KB, 10)),
+    Scenario("discard", "c10-1k-r1", _load(10, _KB)),
+    Scenario("discard", "c10-10k-r1", _load(10, 10 * _KB)),
+    Scenario("discard", "c10-10k-r10", _load(10, 10 * _KB, 10)),
+    Scenario("discard", "c2-10m-r1", _load(2, 10 * _MB)),
+    Scenario("durable", "c10-10k-r1", _load(10, 10 * _KB)),
+    Scenario("durable", "c50-10k-r1", _load(50, 10 * _KB)),
+    Scenario("durable", "c10-10k-r10", _load(10, 10 * _KB, 10)),
     # The count keeps a fast server from filling the disk.
-    _Scenario("durable", "c2-10m-r1", _load(2, 10 * _MB, messages=20)),
+    Scenario("durable", "c2-10m-r1", _load(2, 10 * _MB, messages=20)),
 )
 _QUICK_SCENARIOS = (
-    _Scenario("discard", "c2-1k-r1", Load(connections=2, size=_KB, messages=20)),
-    _Scenario("durable", "c2-1k-r3", Load(connections=2, size=_KB, recipients=3, messages=20)),
+    Scenario("discard", "c2-1k-r1", Load(connections=2, size=_KB, messages=20)),
+    Scenario("durable", "c2-1k-r3", Load(connections=2, size=_KB, recipients=3, messages=20)),
 )
 
 
@@ -125,37 +107,21 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if results["failures"] else 0
 
 
-def _cells(quick: bool, patterns: list[str] | None) -> list[_Cell]:
+def _cells(quick: bool, patterns: list[str] | None) -> list[Cell]:
     """Return the cells that match, in the order of the report."""
     workers = (1,) if quick else _WORKERS
     ours = [Ours(runtime, count) for runtime in _RUNTIMES for count in workers]
     scenarios = _QUICK_SCENARIOS if quick else _SCENARIOS
-    cells = []
-    for scenario in scenarios:
-        every = [_Cell(scenario, server) for server in (*ours, *_PEERS)]
-        chosen = [
-            cell
-            for cell in every
-            if patterns is None or any(fnmatch.fnmatch(cell.name, glob) for glob in patterns)
-        ]
-        reference = _REFERENCES[scenario.handler]
-        cells += [cell for cell in every if chosen and (cell in chosen or cell.server == reference)]
-    return cells
+    references = {handler: (server,) for handler, server in _REFERENCES.items()}
+    return _matrix.cells(scenarios, (*ours, *_PEERS), references, patterns)
 
 
-def _measure_all(cells: list[_Cell], rounds: int, mail: Path) -> _report.Results:
+def _measure_all(cells: list[Cell], rounds: int, mail: Path) -> _report.Results:
     results: _report.Results = {
         "facts": _facts.facts(mail),
         "references": {handler: server.name for handler, server in _REFERENCES.items()},
-        "scenarios": [
-            {
-                "handler": scenario.handler,
-                "name": scenario.name,
-                "load": asdict(scenario.load),
-                "servers": [cell.server.name for cell in cells if cell.scenario == scenario],
-            }
-            for scenario in dict.fromkeys(cell.scenario for cell in cells)
-        ],
+        "floors": {},
+        "scenarios": _matrix.scenarios_of(cells),
         "measurements": [],
         "skipped": {},
         "failures": {},
@@ -181,17 +147,6 @@ def _measure_all(cells: list[_Cell], rounds: int, mail: Path) -> _report.Results
                 results["failures"][f"{cell.name} round {number + 1}"] = str(error)
                 print(f"{progress}: {error}", file=sys.stderr, flush=True)
                 continue
-            if measurement.problem is not None:
-                results["failures"][f"{cell.name} round {number + 1}"] = measurement.problem
-            results["measurements"].append(
-                {
-                    "handler": scenario.handler,
-                    "scenario": scenario.name,
-                    "server": cell.server.name,
-                    "round": number,
-                    **asdict(measurement),
-                }
-            )
-            outcome = measurement.problem or f"{measurement.messages_per_second:.0f} msg/s"
+            outcome = _matrix.record(results, cell, number, measurement)
             print(f"{progress}: {outcome}", file=sys.stderr, flush=True)
     return results

@@ -3,7 +3,8 @@ benchmarks.peers.aiosmtpd_server`.
 
 Invariant: it gives one final reply for each recipient. aiosmtpd's LMTP class gives one a message,
 so the handlers return them all in one string, as Mailman does. Nothing else is added to or taken
-from aiosmtpd, but TCP_NODELAY and a backlog on the listening socket, both in its favour.
+from aiosmtpd, but TCP_NODELAY and a backlog on the listening socket and a heap for its reads, all
+in its favour.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from aiosmtpd.lmtp import LMTP
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from benchmarks import _workers
+from benchmarks.peers._heap import keep_reads_on_the_heap
 
 _BACKLOG = 4096
 # Above aiosmtpd's default of 32 MiB: the benchmarks send more.
@@ -133,6 +135,7 @@ def main() -> int:
         "--mail", type=Path, help="deliver to Maildirs below this folder; without it, discard"
     )
     arguments = parser.parse_args()
+    keep_reads_on_the_heap()
     listener = _listen(arguments.listen)
     name = listener.getsockname()
     address = f"unix:{name}" if isinstance(name, str) else f"{name[0]}:{name[1]}"

@@ -76,7 +76,7 @@ def test_memory_measures_a_peer(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"memory.json", "memory.md"}
 
 
-@pytest.mark.parametrize("command", [[], ["throughput"], ["memory"]])
+@pytest.mark.parametrize("command", [[], ["throughput"], ["adapters"], ["memory"]])
 def test_help_needs_nothing_optional(command: list[str]) -> None:
     forbidden = "import sys; sys.modules.update(matplotlib=None, aiosmtpd=None, uvloop=None)\n"
     arguments = [*command, "--help"]

@@ -28,6 +28,7 @@ def _results() -> _report.Results:
     return {
         "facts": {"cores": 2},
         "references": {"discard": "slow"},
+        "floors": {},
         "scenarios": [
             {
                 "handler": "discard",
