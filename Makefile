@@ -11,7 +11,7 @@ BIN := .venv/bin
 READY := $(BIN)/ready
 
 .DELETE_ON_ERROR:
-.PHONY: serve test coverage bench docs lint mutation clean
+.PHONY: serve test compiled coverage bench docs lint mutation clean
 .DEFAULT_GOAL := test
 
 serve: $(READY)-server-gevent
@@ -19,6 +19,10 @@ serve: $(READY)-server-gevent
 
 test: $(READY)-test
 	$(BIN)/python -m pytest $(ARGS)
+
+# The tests of the protocol and of the adapters, with the protocol compiled to C.
+compiled: $(READY)-test
+	$(BIN)/python -m tests.compiled $(ARGS)
 
 # Tests that draw their cases would reach a line today and not tomorrow.
 coverage: $(READY)-test

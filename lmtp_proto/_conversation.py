@@ -238,7 +238,8 @@ class _Conversation:
                 if self._sink is not None:
                     _end("close", self._sink.close)
             finally:
-                _end("disconnect", lambda: self._handler.disconnect(self._session))
+                disconnect: Callable[[Session], object] = self._handler.disconnect
+                _end("disconnect", lambda: disconnect(self._session))
 
     def _content_patience(self) -> float:
         """Seconds in which more content has to come."""
@@ -254,7 +255,8 @@ class _Conversation:
         reply: object
         name = "trusts"
         try:
-            trusted: object = self._handler.trusts(self._session)
+            trusts: Callable[[Session], object] = self._handler.trusts
+            trusted = trusts(self._session)
             if not isinstance(trusted, bool):
                 # A job is true as well: whoever has not been judged would be believed.
                 raise misuse(name, trusted, "True or False")

@@ -62,7 +62,7 @@ def _embedded(match: re.Match[str]) -> str:
     character = chr(int(match[1], 16))
     if character.isascii() and character not in _EMBEDDED_ASCII:
         raise ValueError(f"{match[0]} needs no escape")
-    if "\ud800" <= character <= "\udfff":
+    if 0xD800 <= ord(character) <= 0xDFFF:
         raise ValueError(f"{match[0]} is no character")
     return character
 

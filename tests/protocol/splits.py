@@ -5,9 +5,13 @@ that have led to the same are one from there on: a string of n octets, which can
 ways, costs n steps instead.
 """
 
+import ast
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from pathlib import Path
+from typing import Final, TypeVar
+
+import tests
 
 Outcome = TypeVar("Outcome")
 Machine = TypeVar("Machine")
@@ -56,6 +60,27 @@ def restored(kind: type[Machine], values: tuple[object, ...]) -> Machine:
 
 
 def _slots(kind: type[object]) -> tuple[str, ...]:
-    slots = kind.__dict__["__slots__"]
+    slots = _KNOWN.get(kind)
+    if slots is None:
+        slots = _KNOWN[kind] = _written_slots(kind.__module__, kind.__name__)
+    return slots
+
+
+_KNOWN: Final[dict[type[object], tuple[str, ...]]] = {}
+
+
+def _written_slots(module: str, name: str) -> tuple[str, ...]:
+    # As they are written: a compiled class does not tell.
+    file = Path(tests.__path__[0], "..", *module.split(".")).with_suffix(".py")
+    (written,) = (
+        node
+        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef) and node.name == name
+    )
+    (slots,) = (
+        ast.literal_eval(node.value)
+        for node in written.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__slots__"
+    )
     assert isinstance(slots, tuple)
     return slots
