@@ -220,6 +220,7 @@ class Channel(asyncio.Protocol):
         try:
             descriptor = os.dup(self._transport.get_extra_info("socket").fileno())
             with socket.socket(fileno=descriptor) as sock:
+                sock.setblocking(False)
                 self._input.append(sock.recv(_BLOCK))
         except OSError:
             pass
