@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lmtp_proto import Handler, Settings
+from tests.adapters.blocking import Detector
 from tests.adapters.clients import MakeClient, MakePool, client_maker, pool_maker
 from tests.adapters.harness import (
     PATIENCE,
@@ -20,6 +21,20 @@ from tests.adapters.harness import (
     Start,
     serving,
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def detector() -> Iterator[Detector]:
+    """Find calls that block an event loop, in all tests of this folder."""
+    detector = Detector()
+    with detector.active():
+        yield detector
+
+
+@pytest.fixture(autouse=True)
+def _nothing_blocks(detector: Detector) -> Iterator[None]:
+    yield
+    assert detector.take() == []
 
 
 @pytest.fixture(params=RUNTIMES)

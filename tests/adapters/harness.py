@@ -32,6 +32,7 @@ from lmtp_proto import (
 )
 from lmtp_sockets import TcpAddress, parse_address
 from lmtp_transport import Listener
+from tests.adapters.blocking import mark_thread
 
 Place: TypeAlias = str | socket.socket | Listener
 
@@ -114,6 +115,7 @@ class RunningServer:
         server.stop(self._stop.result())
 
     def _run_gevent(self) -> None:
+        mark_thread()
         hub = gevent.get_hub()
         try:
             server = lmtp_gevent.Server(self._handler, settings=self._settings, **self._options)
