@@ -1,14 +1,16 @@
 """An embedder's server in a process of its own, for what concerns whole processes.
 
-`python -m tests.adapters.process RUNTIME` listens at a free port of 127.0.0.1, says so on standard
-error, where its log goes too, and serves until it is told to stop.
+`python -m tests.adapters.process RUNTIME MAX_CONNECTIONS` listens at a free port of 127.0.0.1, says
+so on standard error, where its log goes too, and serves until it is told to stop.
 """
 
 import asyncio
 import logging
+import resource
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Self
 
@@ -22,9 +24,13 @@ _PATIENCE: Final = 20.0
 class Program:
     """The process, seen from the test."""
 
-    def __init__(self, runtime: str) -> None:
+    def __init__(
+        self, runtime: str, *, max_connections: int = 1000, tracer: Sequence[str] = ()
+    ) -> None:
+        """`tracer` is a command that runs the one behind it in its own place."""
+        program = ["-W", "error", "-m", "tests.adapters.process", runtime, str(max_connections)]
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "tests.adapters.process", runtime],
+            [*tracer, sys.executable, *program],
             cwd=_ROOT,
             env={"PYTHONPATH": f"{_ROOT}:{_ROOT / 'adapters'}"},
             stdin=subprocess.DEVNULL,
@@ -84,9 +90,11 @@ class Program:
             self._said.notify_all()
 
 
-def _main(runtime: str) -> None:
+def _main(runtime: str, max_connections: int) -> None:
     from tests.adapters.harness import Mailbox
 
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     logging.basicConfig(level=logging.INFO)
     listener = listen(parse_address("127.0.0.1:0"))
     sys.stderr.write(f"{_READY}{format_address(listener)}\n")
@@ -94,11 +102,11 @@ def _main(runtime: str) -> None:
     if runtime == "blocking":
         import lmtp_blocking
 
-        lmtp_blocking.serve(Mailbox(), listener)
+        lmtp_blocking.serve(Mailbox(), listener, max_connections=max_connections)
     elif runtime == "gevent":
         import lmtp_gevent
 
-        lmtp_gevent.serve(Mailbox(), listener)
+        lmtp_gevent.serve(Mailbox(), listener, max_connections=max_connections)
     else:
         import uvloop
 
@@ -106,9 +114,9 @@ def _main(runtime: str) -> None:
 
         factory = uvloop.new_event_loop if runtime == "uvloop" else asyncio.new_event_loop
         with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(lmtp_asyncio.serve(Mailbox(), listener))
+            runner.run(lmtp_asyncio.serve(Mailbox(), listener, max_connections=max_connections))
     sys.stderr.write("served\n")
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1])
+    _main(sys.argv[1], int(sys.argv[2]))
