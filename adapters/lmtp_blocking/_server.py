@@ -10,7 +10,6 @@ import signal
 import socket
 import threading
 from collections.abc import Generator, Sequence
-from queue import SimpleQueue
 from typing import Final
 
 from lmtp_proto import Effect, Handler, Settings
@@ -18,6 +17,7 @@ from lmtp_transport import Listener, Reception, SocketServer
 
 from ._session import ServerSession
 
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 # Seconds in which a session that was cut off and does not run a job is over.
 _CUT_PATIENCE: Final = 1.0
 
@@ -133,18 +133,26 @@ def serve(
         max_connections=max_connections,
         max_connections_per_peer=max_connections_per_peer,
     )
-    # Its put() may interrupt its get(), as a signal handler does; an Event's set() may not.
-    received: SimpleQueue[int] = SimpleQueue()
     previous = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):
-            previous[number] = signal.signal(number, lambda number, _: received.put(number))
-    try:
-        server.start(*listeners)
+    previous_descriptor = -1
+    received, handed = socket.socketpair()
+    with received, handed:
+        if threading.current_thread() is threading.main_thread():
+            # The system may hand a signal to any thread, and that ends no wait for a lock in this
+            # one; the octet that is written for each signal, its number, ends this wait.
+            handed.setblocking(False)
+            previous_descriptor = signal.set_wakeup_fd(handed.fileno(), warn_on_full_buffer=False)
+            for number in _SIGNALS:
+                previous[number] = signal.signal(number, lambda *_: None)
         try:
-            received.get()
+            server.start(*listeners)
+            try:
+                while received.recv(1)[0] not in _SIGNALS:
+                    pass
+            finally:
+                server.stop(grace)
         finally:
-            server.stop(grace)
-    finally:
-        for number, action in previous.items():
-            signal.signal(number, action)
+            for number, action in previous.items():
+                signal.signal(number, action)
+            if previous:
+                signal.set_wakeup_fd(previous_descriptor)

@@ -1,5 +1,7 @@
 """The end of a server: deliveries are finished and answered, everybody is told, nothing hangs."""
 
+import ctypes
+import os
 import signal
 import threading
 from concurrent.futures import Future
@@ -203,3 +205,13 @@ class TestServe:
             client.expect_end()
             assert program.wait() == 0
             program.wait_for("served")
+
+    def test_a_signal_that_another_thread_gets(self, runtime: str) -> None:
+        with Program(runtime) as program, Client(program.address) as client:
+            # There is one for the session or the listener, where the runtime has any.
+            client.greeted()
+            thread = max(int(name) for name in os.listdir(f"/proc/{program.pid}/task"))
+            assert ctypes.CDLL(None).tgkill(program.pid, thread, signal.SIGTERM) == 0
+            client.expect(b"421 4.3.2")
+            client.expect_end()
+            assert program.wait() == 0
