@@ -2,7 +2,7 @@
 
 from ._client import Client
 from ._pool import Pool
-from ._server import Server, serve
+from ._server import SWITCH_INTERVAL, Server, serve
 from ._smtplib import LMTP
 
-__all__ = ["LMTP", "Client", "Pool", "Server", "serve"]
+__all__ = ["LMTP", "SWITCH_INTERVAL", "Client", "Pool", "Server", "serve"]

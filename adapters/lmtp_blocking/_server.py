@@ -8,6 +8,7 @@ import logging
 import selectors
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Generator, Sequence
 from typing import Final
@@ -18,6 +19,12 @@ from lmtp_transport import Listener, Reception, SocketServer
 from ._session import ServerSession
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+SWITCH_INTERVAL: Final = 0.02
+"""Seconds for `sys.setswitchinterval()` where hundreds of clients are served at a time: each thread
+that waits for the interpreter wakes once in an interval, and at the interpreter's own 0.005 that
+costs more than their mail. `serve()` and the daemon set it."""
+
 # Seconds in which a session that was cut off and does not run a job is over.
 _CUT_PATIENCE: Final = 1.0
 
@@ -124,8 +131,9 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT; then stop within `grace` seconds.
 
-    Signals reach the main thread alone: in another one this serves until the process ends. Raises
-    as `Server.start()` does.
+    Signals reach the main thread alone: in another one this serves until the process ends. Until
+    then the interpreter's switch interval is `SWITCH_INTERVAL` at least. Raises as `Server.start()`
+    does.
     """
     server = Server(
         handler,
@@ -135,6 +143,7 @@ def serve(
     )
     previous = {}
     previous_descriptor = -1
+    interval = sys.getswitchinterval()
     received, handed = socket.socketpair()
     with received, handed:
         if threading.current_thread() is threading.main_thread():
@@ -144,6 +153,7 @@ def serve(
             previous_descriptor = signal.set_wakeup_fd(handed.fileno(), warn_on_full_buffer=False)
             for number in _SIGNALS:
                 previous[number] = signal.signal(number, lambda *_: None)
+        sys.setswitchinterval(max(interval, SWITCH_INTERVAL))
         try:
             server.start(*listeners)
             try:
@@ -152,6 +162,7 @@ def serve(
             finally:
                 server.stop(grace)
         finally:
+            sys.setswitchinterval(interval)
             for number, action in previous.items():
                 signal.signal(number, action)
             if previous:
