@@ -125,5 +125,5 @@ def _refusal(error: Exception, recipient: Recipient) -> Reply:
     if number == errno.ENOSPC:
         return Reply(452, f"<{recipient}> insufficient system storage", enhanced="4.3.1")
     if number == errno.EDQUOT:
-        return Reply(552, f"<{recipient}> mailbox is full", enhanced="5.2.2")
+        return Reply(452, f"<{recipient}> mailbox is full", enhanced="4.2.2")
     return Reply(451, f"<{recipient}> temporary internal error", enhanced="4.3.0")

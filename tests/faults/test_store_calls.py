@@ -153,7 +153,7 @@ def test_syncfs_before_visible_and_before_answered(tmp_path: Path) -> None:
     ("call", "error", "code", "size"),
     [
         ("fsync", "EIO", "451", _SMALL),
-        ("linkat", "EDQUOT", "552", _SMALL),
+        ("linkat", "EDQUOT", "452", _SMALL),
         ("linkat", "ENOSPC", "452", _LARGE),
         ("linkat", "EXDEV", "451", _SMALL),
     ],

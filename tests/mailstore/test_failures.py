@@ -21,7 +21,7 @@ _LARGE = b"Subject: large\r\n\r\n" + b"0123456789\r\n" * 30_000
 _CODES = {
     errno.EIO: 451,
     errno.ENOSPC: 452,
-    errno.EDQUOT: 552,
+    errno.EDQUOT: 452,
     errno.EMFILE: 451,
     errno.EROFS: 451,
     errno.ESTALE: 451,
