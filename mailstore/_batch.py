@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Final, Self
 
-from ._files import write_all
+from ._files import release, write_all
 from ._maildir import Maildir, MaildirCache, Parts
 from ._sync import Sync, start_writeback, syncfs
 
@@ -163,7 +163,7 @@ class _FileSystems:
 
     def __exit__(self, *_exception: object) -> None:
         for descriptor in self._descriptors.values():
-            os.close(descriptor)
+            release(descriptor)
 
     def add(self, delivery: Delivery) -> None:
         maildir = delivery.maildir

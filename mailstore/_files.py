@@ -55,6 +55,17 @@ def copy_all(source: int, target: int, size: int) -> None:
         offset += copied
 
 
+def release(descriptor: int) -> None:
+    """Close a descriptor that nothing was written through, or nothing that is still needed.
+
+    An error has nothing to tell then, and the descriptor is gone all the same.
+    """
+    try:
+        os.close(descriptor)
+    except OSError:
+        pass
+
+
 def unnamed_file(directory: str) -> int:
     """A new file without a name in `directory`, open for reading and writing. Raises OSError."""
     try:
@@ -113,5 +124,5 @@ class SharedFile:
 
     def _close_if_idle(self) -> None:
         if not self._owned and not self._users and self._descriptor >= 0:
-            os.close(self._descriptor)
+            release(self._descriptor)
             self._descriptor = -1

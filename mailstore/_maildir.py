@@ -10,6 +10,8 @@ from collections import OrderedDict
 from pathlib import PurePath
 from typing import Final
 
+from ._files import release
+
 # A path below the root, one component an item; the root itself is ().
 Parts = tuple[str, ...]
 
@@ -76,8 +78,8 @@ class Maildir:
 
     def close(self) -> None:
         """Close the descriptors."""
-        os.close(self.tmp)
-        os.close(self.new)
+        release(self.tmp)
+        release(self.new)
 
 
 def open_maildir(root: int, parts: Parts) -> Maildir:
@@ -90,17 +92,22 @@ def open_maildir(root: int, parts: Parts) -> Maildir:
     try:
         for part in parts:
             outer, base = base, _enter(base, part, _PASS)
-            os.close(outer)
+            release(outer)
         # new/ comes last: where it is, the others are.
-        os.close(_enter(base, "cur", _PASS))
+        release(_enter(base, "cur", _PASS))
         tmp = _enter(base, "tmp", _READ)
         try:
-            return Maildir(tmp, _enter(base, "new", _READ))
+            new = _enter(base, "new", _READ)
+            try:
+                return Maildir(tmp, new)
+            except BaseException:
+                release(new)
+                raise
         except BaseException:
-            os.close(tmp)
+            release(tmp)
             raise
     finally:
-        os.close(base)
+        release(base)
 
 
 def _enter(parent: int, name: str, flags: int) -> int:
@@ -118,7 +125,7 @@ def _enter(parent: int, name: str, flags: int) -> int:
     try:
         os.fsync(readable)
     finally:
-        os.close(readable)
+        release(readable)
     return os.open(name, flags, dir_fd=parent)
 
 

@@ -44,4 +44,8 @@ def start_writeback(descriptor: int) -> None:
     """
     # The advice starts write-back of dirty pages and drops only clean ones, of which a file just
     # written has none. Errors show at fsync.
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    except OSError:
+        # Not every file system takes advice.
+        pass
