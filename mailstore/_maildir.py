@@ -56,8 +56,8 @@ class Maildir:
 
     def publish(self, name: str) -> None:
         """Let the file `name` of tmp/ appear in new/."""
-        # rename(2) would overwrite.
-        os.link(name, name, src_dir_fd=self.tmp, dst_dir_fd=self.new)
+        # rename(2) would overwrite. By now the owner may have put a link in the file's place.
+        os.link(name, name, src_dir_fd=self.tmp, dst_dir_fd=self.new, follow_symlinks=False)
         self.discard(name)
 
     def discard(self, name: str) -> None:

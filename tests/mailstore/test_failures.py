@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,7 +67,7 @@ def _is_of_message(descriptor: int, *_blocks: object) -> bool:
     return "/bad/tmp/" in _path_of(descriptor)
 
 
-def _links(_source: str, _target: str, *, src_dir_fd: int, dst_dir_fd: int) -> bool:
+def _links(_source: str, _target: str, *, src_dir_fd: int, **_options: object) -> bool:
     return "/bad" in _path_of(src_dir_fd)
 
 
@@ -207,10 +208,10 @@ def test_a_mistake_in_one_delivery_stays_its_own(
 ) -> None:
     real = os.link
 
-    def link(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+    def link(source: str, target: str, *, src_dir_fd: int, **options: Any) -> None:
         if "/bad" in _path_of(src_dir_fd):
             raise ZeroDivisionError("a mistake")
-        real(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+        real(source, target, src_dir_fd=src_dir_fd, **options)
 
     monkeypatch.setattr(os, "link", link)
     with opened(tmp_path) as store:

@@ -68,3 +68,24 @@ def test_something_else_in_its_place(
 
         (root / part).unlink()
         assert codes(deliver(store, content, ["d/user"])) == [250]
+
+
+@pytest.mark.parametrize("content", [_SMALL, _LARGE])
+def test_a_link_in_place_of_the_file_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    root, secret = tmp_path / "root", tmp_path / "secret"
+    root.mkdir()
+    secret.write_bytes(b"not the owner's")
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        real(descriptor)
+        for path in (root / "user" / "tmp").glob("*,S=*"):
+            path.unlink()
+            path.symlink_to(secret)
+
+    with opened(root) as store:
+        monkeypatch.setattr(os, "fsync", fsync)
+        deliver(store, content)
+    assert secret.stat().st_nlink == 1
