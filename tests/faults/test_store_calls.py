@@ -3,7 +3,6 @@
 import itertools
 import re
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -11,19 +10,6 @@ import pytest
 from mailstore import Sync
 from tests.faults.tracing import Call, calls_of, run_traced
 
-_DELIVER = """
-    import os, sys
-    from pathlib import Path
-    from mailstore import MaildirStore, Sync
-    from tests.mailstore.support import deliver
-
-    store = MaildirStore(sys.argv[1], hostname="mx", sync=Sync(sys.argv[2]))
-    content = b"Subject: x\\r\\n\\r\\n" + b"x" * int(sys.argv[3])
-    for maildir in sys.argv[4:]:
-        reply = deliver(store, content, [maildir])[0]
-        os.write(1, b"answered %d %s\\n" % (reply.code, maildir.encode()))
-    store.close()
-"""
 _SMALL, _LARGE = 1000, 400_000
 _TRACED = "trace=mkdirat,writev,fsync,syncfs,linkat,write,fadvise64"
 
@@ -33,7 +19,7 @@ def _delivered(
 ) -> tuple[list[str], list[Call]]:
     """What the deliveries answered, and the calls that succeeded."""
     trace = folder / "trace"
-    command = [sys.executable, "-c", textwrap.dedent(_DELIVER), str(root), sync, str(size)]
+    command = [sys.executable, "-m", "tests.faults.deliverer", str(root), sync, str(size)]
     said = run_traced(trace, ["-s", "40", "-e", _TRACED], [*command, *maildirs])
     calls = [call for call in calls_of(trace.read_text()) if call.result >= 0]
     return re.findall(r"^answered (\d+)", said, re.MULTILINE), calls

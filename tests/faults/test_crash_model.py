@@ -1,0 +1,71 @@
+"""Every state that a crash may leave of a delivery, from the system calls of a real one."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from mailstore import Sync
+from tests.faults.crash_model import Delivery
+from tests.faults.tracing import calls_of, run_traced
+
+_TRACED = "trace=%file,%desc"
+_SMALL, _LARGE = 1000, 400_000
+
+
+def _traced(folder: Path, sync: Sync, size: int, messages: list[str]) -> Delivery:
+    root = folder / "root"
+    root.mkdir()
+    trace = folder / "trace"
+    command = [sys.executable, "-m", "tests.faults.deliverer", str(root), sync, str(size)]
+    said = run_traced(trace, ["-s", "60", "-e", _TRACED], [*command, *messages])
+    assert set(re.findall(r"answered (\d+)", said)) == {"250"}
+    calls = calls_of(trace.read_text())
+    # The Maildirs in the order of their last replies.
+    replies = [
+        (match[1], call)
+        for call in calls
+        if (match := re.match(r'write\(1<[^>]*>, "answered 250 ([^\\]+)\\n"', call.text))
+    ]
+    assert len(replies) == len(",".join(messages).split(","))
+    return Delivery(str(root), calls, replies)
+
+
+@pytest.mark.parametrize("size", [_SMALL, _LARGE])
+@pytest.mark.parametrize("sync", [Sync.FSYNC, Sync.SYNCFS])
+@pytest.mark.parametrize(
+    "messages", [["d/u"], ["d/u,d/v"], ["u", "u"]], ids=["one", "two", "again"]
+)
+def test_no_crash_loses_or_tears(
+    tmp_path: Path, sync: Sync, size: int, messages: list[str]
+) -> None:
+    delivery = _traced(tmp_path, sync, size, messages)
+    assert delivery.violations() == []
+    assert delivery.violations(without=delivery.syncs)
+
+
+@pytest.mark.parametrize("size", [_SMALL, _LARGE])
+def test_each_fsync_is_needed(tmp_path: Path, size: int) -> None:
+    delivery = _traced(tmp_path, Sync.FSYNC, size, ["d/u,d/v"])
+    # A directory is synced for each entry that it gets, so one sync of it may cover another.
+    paths = {sync.path for sync in delivery.syncs}
+    assert len(paths) == 8
+    for path in paths:
+        without = [sync for sync in delivery.syncs if sync.path == path]
+        assert delivery.violations(without=without), path
+
+
+def test_each_syncfs_is_needed(tmp_path: Path) -> None:
+    delivery = _traced(tmp_path, Sync.SYNCFS, _SMALL, ["u"])
+    whole = [sync for sync in delivery.syncs if sync.path is None]
+    assert len(whole) == 2
+    for sync, what in zip(whole, ("not whole", "not there"), strict=True):
+        (wrong,) = delivery.violations(without=[sync])
+        assert wrong.endswith(what)
+
+
+def test_without_sync_a_crash_loses_and_tears(tmp_path: Path) -> None:
+    wrong = "".join(_traced(tmp_path, Sync.NEVER, _SMALL, ["u"]).violations())
+    assert "in new/ and not whole" in wrong
+    assert "acknowledged and not there" in wrong
