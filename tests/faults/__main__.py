@@ -12,7 +12,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from mailstore import Sync
 from tests.faults import call_faults
+from tests.faults.daemon_kill import kill_rounds
+from tests.faults.power import FILE_SYSTEMS, cut_power
+
+_CONTROL_ROUNDS = 5
 
 
 def main() -> int:
@@ -26,8 +31,19 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     calls = commands.add_parser("calls")
     calls.add_argument("--only", default="", metavar="TEXT", help="scenarios with this in the name")
+    kill = commands.add_parser("kill")
+    kill.add_argument("--rounds", type=int, default=200, metavar="N")
+    kill.add_argument("--runtime", help="of the daemon; its own choice by default")
+    power = commands.add_parser("power")
+    power.add_argument("--rounds", type=int, default=50, metavar="N", help="for each file system")
+    power.add_argument("--file-system", choices=FILE_SYSTEMS, help="cut the power of this alone")
+    power.add_argument("--seed", type=int, default=0, help="of the moments of the cuts")
     arguments = parser.parse_args()
-    run: dict[str, Callable[[Path, argparse.Namespace], int]] = {"calls": _calls}
+    run: dict[str, Callable[[Path, argparse.Namespace], int]] = {
+        "calls": _calls,
+        "kill": _kill,
+        "power": _power,
+    }
     with tempfile.TemporaryDirectory(prefix="lmtp-", dir=arguments.folder) as folder:
         return run[arguments.command](Path(folder), arguments)
 
@@ -53,6 +69,33 @@ def _calls(folder: Path, arguments: argparse.Namespace) -> int:
         sys.stdout.flush()
         failures += failed
     return min(failures, 1)
+
+
+def _kill(folder: Path, arguments: argparse.Namespace) -> int:
+    tally = kill_rounds(folder, arguments.runtime, arguments.rounds)
+    sys.stdout.write(f"{tally}\n")
+    return 0
+
+
+def _power(folder: Path, arguments: argparse.Namespace) -> int:
+    failed = False
+    for kind in [arguments.file_system] if arguments.file_system else FILE_SYSTEMS:
+        for syncs, rounds in (
+            ([Sync.FSYNC], arguments.rounds),
+            ([Sync.SYNCFS], arguments.rounds),
+            ([Sync.NEVER], _CONTROL_ROUNDS),
+        ):
+            place = folder / f"{kind}-{syncs[0]}"
+            place.mkdir()
+            tally = cut_power(place, kind, syncs, rounds=rounds, seed=arguments.seed)
+            sys.stdout.write(f"{kind}, {syncs[0]}: {tally}\n")
+            sys.stdout.flush()
+            if syncs == [Sync.NEVER]:
+                # Cuts that lose nothing here show nothing above.
+                failed |= not tally.lost
+            else:
+                failed |= bool(tally.lost or tally.torn or tally.twice)
+    return int(failed)
 
 
 if __name__ == "__main__":

@@ -5,16 +5,20 @@ to standard output: `python -m tests.faults.store_writer ROOT NAME SYNC`.
 import hashlib
 import os
 import random
+import re
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 
 from mailstore import MaildirStore, Sync
+from tests.interop.lmtp import split_trace
 from tests.mailstore.support import deliver
 
 MAILDIRS = ("a", "b", "c")
 _THREADS = 4
 # Octets of a body: mostly small, some larger than what is kept in memory.
+_SIZE = re.compile(r",S=(\d+),W=")
 _SIZES = (10, 2_000, 2_000, 2_000, 50_000, 400_000)
 
 
@@ -34,6 +38,26 @@ def name_of(content: bytes) -> str | None:
     if hashlib.sha256(content[:-66]).hexdigest().encode() != digest:
         return None
     return content.partition(b"\r\n")[0].removeprefix(b"Subject: ").decode()
+
+
+def stored_below(root: Path) -> tuple[Counter[tuple[str, str]], list[Path]]:
+    """What is in new/ of the Maildirs: Maildir and name of each message that is whole and as large
+    as its file name says, and the files that are not.
+    """
+    stored: Counter[tuple[str, str]] = Counter()
+    torn = []
+    for maildir in MAILDIRS:
+        for path in (root / maildir).glob("new/*"):
+            content = path.read_bytes()
+            size = _SIZE.search(path.name)
+            assert size is not None
+            whole = int(size[1]) == len(content)
+            name = name_of(split_trace(content)[1]) if whole else None
+            if name is None:
+                torn.append(path)
+            else:
+                stored[maildir, name] += 1
+    return stored, torn
 
 
 def main(root: Path, name: str, sync: Sync) -> None:

@@ -4,24 +4,14 @@ This kills processes, not the machine: that acknowledged mail has reached the di
 that watch its system calls.
 """
 
-import hashlib
-import random
 import shutil
 import tempfile
-import threading
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.interop.daemon import Daemon
-from tests.interop.lmtp import Client, split_trace
-
-_USERS = ("a", "b", "c")
-_CONNECTIONS = 8
-# Octets of a body: mostly small, some larger than what is kept in memory.
-_SIZES = (10, 2_000, 2_000, 2_000, 50_000, 3_000_000)
+from tests.faults.daemon_kill import kill_rounds
 
 
 @pytest.fixture
@@ -32,116 +22,10 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-class _Load:
-    """Clients that deliver until the connection breaks, and what they were promised."""
-
-    def __init__(self, name: str, addresses: list[str]) -> None:
-        self.acknowledged: list[tuple[str, str]] = []
-        self.unexpected: list[bytes] = []
-        self._progress = threading.Condition()
-        self._name = name
-        self._threads = [
-            threading.Thread(target=self._run, args=(number, addresses[number % len(addresses)]))
-            for number in range(_CONNECTIONS)
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def _run(self, number: int, address: str) -> None:
-        name = f"{self._name}.{number}"
-        chance = random.Random(name)
-        try:
-            with Client(address) as client:
-                for count in range(1_000_000):
-                    self._deliver(client, f"{name}.{count}", chance)
-        except OSError:
-            # The daemon is dead: what this test waits for.
-            pass
-        finally:
-            with self._progress:
-                self._progress.notify()
-
-    def _deliver(self, client: Client, identity: str, chance: random.Random) -> None:
-        users = chance.sample(_USERS, chance.randint(1, len(_USERS)))
-        body = chance.randbytes(chance.choice(_SIZES) // 2).hex().encode() + b"\r\n"
-        content = b"X-Identity: %b\r\nX-Digest: %b\r\n\r\n%b" % (
-            identity.encode(),
-            _digest(body.replace(b"\r\n", b"\n")),
-            body,
-        )
-        recipients = [f"{user}@example.test" for user in users]
-        replies = client.deliver("sender@example.test", recipients, content)
-        for user, reply in zip(users, replies, strict=True):
-            with self._progress:
-                if reply.startswith(b"250 "):
-                    self.acknowledged.append((user, identity))
-                else:
-                    self.unexpected.append(reply)
-                self._progress.notify()
-
-    def wait_for(self, acknowledged: int) -> None:
-        """Wait until so many copies are acknowledged, or all clients have given up."""
-        with self._progress:
-            assert self._progress.wait_for(
-                lambda: (
-                    len(self.acknowledged) >= acknowledged
-                    or self.unexpected
-                    or not any(thread.is_alive() for thread in self._threads)
-                ),
-                timeout=20,
-            )
-
-    def join(self) -> None:
-        for thread in self._threads:
-            thread.join()
-
-
-def _digest(body: bytes) -> bytes:
-    return hashlib.sha256(body).hexdigest().encode()
-
-
-def _identity(file: Path) -> str:
-    """Check that a stored message is whole and return its identity."""
-    header, _, body = split_trace(file.read_bytes())[1].partition(b"\n\n")
-    fields = dict(line.partition(b": ")[::2] for line in header.splitlines())
-    assert fields.get(b"X-Digest") == _digest(body), f"{file} is torn"
-    return fields[b"X-Identity"].decode()
-
-
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("runtime", "rounds"),
     [(None, 20), ("asyncio", 5), ("uvloop", 5), ("gevent", 5), ("blocking", 5)],
 )
 def test_acknowledged_mail_survives(folder: Path, runtime: str | None, rounds: int) -> None:
-    mail = folder / "mail"
-    acknowledged: set[tuple[str, str]] = set()
-    # Files already checked: later rounds must neither lose nor touch them.
-    stored: dict[Path, tuple[str, str]] = {}
-    for number in range(rounds):
-        # The second address lies there still, from the daemon that was killed.
-        daemon = Daemon(
-            mail=f"{mail}/{{user}}",
-            listen=["127.0.0.1:0", f"unix:{folder}/lmtp"],
-            runtime=runtime,
-        )
-        load = _Load(f"{number}", daemon.addresses)
-        try:
-            load.wait_for(5 + number * 17 % 100)
-        finally:
-            daemon.kill()
-            load.join()
-        assert not load.unexpected
-        assert load.acknowledged
-        assert "Traceback" not in daemon.stderr
-
-        acknowledged.update(load.acknowledged)
-        found = {file for user in _USERS for file in (mail / user / "new").glob("*")}
-        assert stored.keys() <= found
-        for file in found - stored.keys():
-            stored[file] = (file.parent.parent.name, _identity(file))
-        copies = Counter(stored.values())
-        lost = sorted(acknowledged - copies.keys())
-        assert not lost
-        twice = [copy for copy, count in copies.items() if count > 1]
-        assert not twice
+    assert kill_rounds(folder, runtime, rounds).kills == rounds

@@ -5,20 +5,17 @@ that watch the system calls.
 """
 
 import random
-import re
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from mailstore import Sync
-from tests.faults.store_writer import MAILDIRS, name_of
-from tests.mailstore.support import codes, deliver, opened, without_trace
+from tests.faults.store_writer import MAILDIRS, stored_below
+from tests.mailstore.support import codes, deliver, opened
 
 _ROUNDS = 24
-_SIZE = re.compile(r",S=(\d+),W=")
 
 
 @pytest.mark.timeout(120)
@@ -45,7 +42,8 @@ def test_kill_in_mid_delivery(tmp_path: Path) -> None:
                     _acknowledge(acknowledged, line)
         assert writer.returncode == -9
     assert len(acknowledged) > 10 * _ROUNDS
-    stored = _check(tmp_path)
+    stored, torn = stored_below(tmp_path)
+    assert not torn
     assert acknowledged - set(stored) == set()
     # Nobody retried, so nothing is there twice.
     assert set(stored.values()) == {1}
@@ -56,18 +54,3 @@ def test_kill_in_mid_delivery(tmp_path: Path) -> None:
 def _acknowledge(acknowledged: set[tuple[str, str]], line: str) -> None:
     maildir, name = line.split()
     acknowledged.add((maildir, name))
-
-
-def _check(root: Path) -> Counter[tuple[str, str]]:
-    """What is in new/: each message whole and as large as its name says."""
-    stored: Counter[tuple[str, str]] = Counter()
-    for maildir in MAILDIRS:
-        for path in (root / maildir).glob("new/*"):
-            content = path.read_bytes()
-            match = _SIZE.search(path.name)
-            assert match is not None
-            assert int(match[1]) == len(content)
-            name = name_of(without_trace(content))
-            assert name is not None, path
-            stored[maildir, name] += 1
-    return stored
