@@ -1,37 +1,17 @@
 """A file system that is full: 452, nothing torn, and deliveries go on once there is room."""
 
 import os
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from lmtp_proto import Reply
 from mailstore import MaildirStore
+from tests.faults.mounts import small_file_system
 from tests.mailstore.support import codes, deliver, files_below, mail_in, opened, without_trace
 
 _SMALL = b"Subject: x\r\n\r\n" + b"0123456789\r\n" * 2_000
 _LARGE = b"Subject: x\r\n\r\n" + b"0123456789\r\n" * 20_000
-
-
-@contextmanager
-def _small_file_system(folder: Path, options: str) -> Iterator[Path]:
-    root = folder / "mounted"
-    root.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(root)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"a tmpfs cannot be mounted: {mounted.stderr.strip()}")
-    try:
-        yield root
-    finally:
-        subprocess.run(["umount", str(root)], check=True)
 
 
 def _until_full(store: MaildirStore, content: bytes) -> tuple[int, Reply]:
@@ -46,7 +26,7 @@ def _until_full(store: MaildirStore, content: bytes) -> tuple[int, Reply]:
 @pytest.mark.parametrize("content", [_SMALL, _LARGE])
 @pytest.mark.parametrize("options", ["size=1500k", "size=64m,nr_inodes=20"])
 def test_full_and_freed(tmp_path: Path, content: bytes, options: str) -> None:
-    with _small_file_system(tmp_path, options) as root:
+    with small_file_system(tmp_path, options) as root:
         before = len(os.listdir("/proc/self/fd"))
         # The spool has room: it is the delivery that fails.
         with opened(root, spool_directory=tmp_path) as store:
@@ -65,7 +45,7 @@ def test_full_and_freed(tmp_path: Path, content: bytes, options: str) -> None:
 
 
 def test_no_room_for_the_spool(tmp_path: Path) -> None:
-    with _small_file_system(tmp_path, "size=500k") as root, opened(root) as store:
+    with small_file_system(tmp_path, "size=500k") as root, opened(root) as store:
         with pytest.raises(OSError, match="No space left"):
             deliver(store, _LARGE * 4)
         assert codes(deliver(store, _SMALL)) == [250]
