@@ -93,7 +93,7 @@ def commit(batch: Iterable[Delivery], cache: MaildirCache, sync: Sync) -> None:
         deliveries = _each(deliveries, _fsync, undo=_discard)
         deliveries = _each(deliveries, _close, undo=_discard)
         deliveries = _each(deliveries, _publish, undo=_discard)
-        groups = _group(deliveries, lambda delivery: delivery.maildir.new)
+        groups = _group(deliveries, lambda delivery: delivery.maildir.target)
         deliveries = _sync(groups, os.fsync, undo=withdraw)
     else:
         deliveries = _each(deliveries, _write)
@@ -168,7 +168,7 @@ class _FileSystems:
     def add(self, delivery: Delivery) -> None:
         maildir = delivery.maildir
         if maildir.device not in self._descriptors:
-            descriptor = os.open(".", os.O_RDONLY, dir_fd=maildir.new)
+            descriptor = os.open(".", os.O_RDONLY, dir_fd=maildir.target)
             self._descriptors[maildir.device] = descriptor
 
     def descriptor(self, delivery: Delivery) -> int:
