@@ -11,6 +11,8 @@ from typing import Final
 
 from lmtp_proto import Recipient, Session, Transaction
 
+from ._options import DeliveredTo, TraceOptions
+
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS: Final = (
     *("Jan", "Feb", "Mar", "Apr", "May", "Jun"),
@@ -27,16 +29,18 @@ class TraceHeader:
     1970, now if left out. The octets end their lines with LF; `line_end` gives another.
     """
 
-    __slots__ = ("_line_end", "_received", "_return_path", "_single", "_stamp")
+    __slots__ = ("_line_end", "_options", "_received", "_return_path", "_single", "_stamp")
 
     def __init__(
         self,
         transaction: Transaction,
         hostname: str,
         *,
+        options: TraceOptions,
         when: float | None = None,
         line_end: str = "\n",
     ) -> None:
+        self._options = options
         session = transaction.session
         # RFC 3848: LMTPS is LMTP under TLS.
         protocol = "LMTPS" if session.tls else "LMTP"
@@ -51,16 +55,30 @@ class TraceHeader:
         self._single = len(transaction.recipients) == 1
         self._stamp = format_date(int(time.time() if when is None else when))
 
-    def for_recipient(self, recipient: Recipient) -> bytes:
-        """The octets to put in front of the copy of `recipient`."""
+    def for_recipient(self, recipient: Recipient, original: str | None) -> bytes:
+        """The octets to put in front of the copy of `recipient`.
+
+        `original` is the original recipient that the message itself names; ORCPT counts more.
+        """
         end = self._line_end
+        options = self._options
         mailbox = _printable(str(recipient.address))
-        clause = f"{end}\tfor <{mailbox}>" if self._single else ""
-        return (
-            f"Return-Path: <{self._return_path}>{end}"
-            f"Delivered-To: {mailbox}{end}"
-            f"{self._received}{clause};{end}\t{self._stamp}{end}"
-        ).encode()
+        header = f"Return-Path: <{self._return_path}>{end}" if options.return_path else ""
+        if options.delivered_to is not DeliveredTo.NONE:
+            final = options.delivered_to is DeliveredTo.FINAL
+            header += f"Delivered-To: {mailbox if final else _original(recipient, original)}{end}"
+        if options.received:
+            clause = f"{end}\tfor <{mailbox}>" if self._single else ""
+            header += f"{self._received}{clause};{end}\t{self._stamp}{end}"
+        return header.encode()
+
+
+def _original(recipient: Recipient, named: str | None) -> str:
+    orcpt = recipient.parameters.orcpt
+    # RFC 3461 4.2, RFC 6533 3: addresses of other types are not those of mail.
+    if orcpt is not None and orcpt.addr_type.lower() in {"rfc822", "utf-8"}:
+        named = orcpt.address
+    return _printable(named or str(recipient.address))
 
 
 # Many messages arrive in one second.
