@@ -90,7 +90,7 @@ def open_place(root: int, place: Place, options: FolderOptions) -> tuple[Maildir
                 outer, base = base, _open_folder(root, base, place, options)
                 os.close(outer)
             except FileNotFoundError:
-                _fall_back(place.mailbox.directory, "it does not exist", options)
+                _fall_back(".".join(place.mailbox.levels), "it does not exist", options)
         letters = _letters(base, place, options) if place.keywords else ""
         flagged = bool(place.flags or letters)
         maildir = open_parts(base, flagged=flagged)

@@ -26,7 +26,7 @@ _STALE: Final = 120.0
 
 _LETTERS: Final = string.ascii_lowercase
 # As atoi(3) reads it: blanks, a sign, digits, and 0 if there are none.
-_NUMBER: Final = re.compile(rb"[\t-\r ]*([+-]?[0-9]{1,9})(?![0-9])")
+_NUMBER: Final = re.compile(rb"[\t-\r ]*([+-]?)0*([0-9]*)")
 
 # RFC 3501: an atom.
 _KEYWORD: Final = re.compile(r'[^\x00-\x20\x7f-\U0010ffff(){%*"\\\]]+')
@@ -52,11 +52,18 @@ def parse_keywords(content: bytes) -> dict[int, bytes]:
         number, blank, name = line.removesuffix(b"\r").partition(b" ")
         if not blank or not name:
             continue
-        match = _NUMBER.match(number)
-        index = int(match[1]) if match else 0
+        index = _number(number)
         if 0 <= index < len(_LETTERS):
             keywords[index] = name
     return keywords
+
+
+def _number(text: bytes) -> int:
+    match = _NUMBER.match(text)
+    if match is None or not match[2]:
+        return 0
+    # What has more digits than any number of a keyword may have too many for int().
+    return int(match[1] + match[2][:3])
 
 
 def format_keywords(keywords: Mapping[int, bytes]) -> bytes:
