@@ -6,6 +6,7 @@ and refuses the same names as Dovecot 2.3.
 """
 
 import base64
+import codecs
 import enum
 import os
 import re
@@ -19,6 +20,8 @@ _DIRECTORY_LIMIT: Final = 255
 _INBOX: Final = "INBOX"
 # RFC 3501 5.1.3: printable ASCII but "&" stands for itself.
 _TO_ENCODE: Final = re.compile(r"&|[^\x20-\x7e]+")
+# Looked up now: later the process may be one that cannot read the standard library.
+_UTF_16: Final = codecs.lookup("utf-16-be")
 _CONTROL: Final = re.compile(r"[\x00-\x1f]")
 
 
@@ -101,7 +104,7 @@ def encode_utf7(text: str) -> str:
 def _encode_run(text: str) -> str:
     if text == "&":
         return "&-"
-    octets = base64.b64encode(text.encode("utf-16-be"), b"+,")
+    octets = base64.b64encode(_UTF_16.encode(text)[0], b"+,")
     return f"&{octets.rstrip(b'=').decode()}-"
 
 
