@@ -46,8 +46,8 @@ def test_fields_are_written_if_asked_for(tmp_path: Path) -> None:
 
 
 def test_folders_flags_and_keywords(tmp_path: Path) -> None:
-    arguments = ("deliver", "--maildir", str(tmp_path / "m"), "--mailbox", "\xfc/a")
-    arguments += ("--separator", "/", "--flags", "SF", "--keyword", "Junk", "--keyword", "x")
+    arguments = ["deliver", "--maildir", str(tmp_path / "m"), "--mailbox", "\xfc/a"]
+    arguments += ["--separator", "/", "--flags", "SF", "--keyword", "Junk", "--keyword", "x"]
     assert _run(*arguments, "--create", "--subscribe") == (0, "")
     assert _run(*arguments, "--create", "--utf8") == (0, "")
     for folder in (".&APw-.a", ".\xfc.a"):

@@ -222,7 +222,7 @@ def test_one_delivery_removes_not_too_many(tmp_path: Path, monkeypatch: pytest.M
             (tmp / str(number)).touch()
         later = time.time() + 8 * 24 * _HOUR
         monkeypatch.setattr(time, "time", lambda: later)
-        left = []
+        left: list[int] = []
         while not left or left[-1]:
             assert codes(deliver(store, _SMALL)) == [250]
             left.append(len(os.listdir(tmp)))
