@@ -34,12 +34,23 @@ class Maildir:
     All methods but `close` and `sweep` raise OSError.
     """
 
-    __slots__ = ("_may_sweep", "_permissions", "_target_status", "_tmp_status", "target", "tmp")
+    __slots__ = (
+        "_file_mode",
+        "_may_sweep",
+        "_permissions",
+        "_private",
+        "_target_status",
+        "_tmp_status",
+        "target",
+        "tmp",
+    )
 
     def __init__(self, tmp: int, target: int, permissions: Permissions) -> None:
         self.tmp = tmp
         self.target = target
         self._permissions = permissions
+        self._file_mode = permissions.file_mode
+        self._private = permissions.private
         self._tmp_status = os.fstat(tmp)
         self._target_status = os.fstat(target)
         self._may_sweep = True
@@ -66,11 +77,10 @@ class Maildir:
 
     def create(self, name: str) -> int:
         """A new file in tmp/: a descriptor for writing."""
-        permissions = self._permissions
-        descriptor = os.open(name, _CREATE, permissions.file_mode, dir_fd=self.tmp)
-        if not permissions.private:
+        descriptor = os.open(name, _CREATE, self._file_mode, dir_fd=self.tmp)
+        if not self._private:
             try:
-                permissions.settle_file(descriptor)
+                self._permissions.settle_file(descriptor)
             except BaseException:
                 os.close(descriptor)
                 self.discard(name)

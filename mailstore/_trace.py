@@ -29,7 +29,7 @@ class TraceHeader:
     1970, now if left out. The octets end their lines with LF; `line_end` gives another.
     """
 
-    __slots__ = ("_line_end", "_options", "_received", "_return_path", "_single", "_stamp")
+    __slots__ = ("_delivered_to", "_line_end", "_received", "_return_path", "_single", "_stamp")
 
     def __init__(
         self,
@@ -40,17 +40,21 @@ class TraceHeader:
         when: float | None = None,
         line_end: str = "\n",
     ) -> None:
-        self._options = options
+        self._delivered_to = options.delivered_to
         session = transaction.session
         # RFC 3848: LMTPS is LMTP under TLS.
         protocol = "LMTPS" if session.tls else "LMTP"
         self._line_end = line_end
         reverse_path = transaction.reverse_path
-        self._return_path = _printable("" if reverse_path is None else str(reverse_path))
-        self._received = (
-            f"Received: from {_client(session)}{line_end}"
-            f"\tby {_token(hostname)} with {protocol} id {_token(transaction.id)}"
-        )
+        self._return_path = self._received = ""
+        if options.return_path:
+            path = _printable("" if reverse_path is None else str(reverse_path))
+            self._return_path = f"Return-Path: <{path}>{line_end}"
+        if options.received:
+            self._received = (
+                f"Received: from {_client(session)}{line_end}"
+                f"\tby {_token(hostname)} with {protocol} id {_token(transaction.id)}"
+            )
         # RFC 5321 7.2: naming one of several recipients would tell the others of it.
         self._single = len(transaction.recipients) == 1
         self._stamp = format_date(int(time.time() if when is None else when))
@@ -61,13 +65,13 @@ class TraceHeader:
         `original` is the original recipient that the message itself names; ORCPT counts more.
         """
         end = self._line_end
-        options = self._options
         mailbox = _printable(str(recipient.address))
-        header = f"Return-Path: <{self._return_path}>{end}" if options.return_path else ""
-        if options.delivered_to is not DeliveredTo.NONE:
-            final = options.delivered_to is DeliveredTo.FINAL
-            header += f"Delivered-To: {mailbox if final else _original(recipient, original)}{end}"
-        if options.received:
+        header = self._return_path
+        if self._delivered_to is DeliveredTo.FINAL:
+            header += f"Delivered-To: {mailbox}{end}"
+        elif self._delivered_to is DeliveredTo.ORIGINAL:
+            header += f"Delivered-To: {_original(recipient, original)}{end}"
+        if self._received:
             clause = f"{end}\tfor <{mailbox}>" if self._single else ""
             header += f"{self._received}{clause};{end}\t{self._stamp}{end}"
         return header.encode()
