@@ -136,6 +136,7 @@ def test_something_else_in_place_of_a_control_file(
     if name == ".a/dovecot-keywords.lock" and make is _directory:
         # What cannot be removed by who owns the lock stops the keywords of its owner.
         delivered = False
+    before = os.lstat(place)
     keywords = Destination(PurePath("user"), "a", "", ("Junk",))
     with opened(root, folders=_OPTIONS) as store:
         answered = codes(deliver(store, _SMALL, [keywords, Destination(PurePath("user"), "b")]))
@@ -143,6 +144,9 @@ def test_something_else_in_place_of_a_control_file(
     assert (outside / "file").read_bytes() == b"theirs\n"
     assert os.listdir(outside) == ["file"]
     assert len(mail_in(root / "user" / ".b")) == 1
+    if not name.endswith(".lock"):
+        # What is no such file is left alone, and nothing is read from it.
+        assert os.path.samestat(os.lstat(place), before)
 
 
 @pytest.mark.parametrize("name", ["subscriptions", "dovecot-keywords"])

@@ -214,6 +214,20 @@ def test_old_files_in_tmp_are_removed(
         assert int(tmp.stat().st_atime) == int(later)
 
 
+def test_what_is_only_dated_back_stays(tmp_path: Path) -> None:
+    tmp = tmp_path / "user" / "tmp"
+    with opened(tmp_path) as store:
+        deliver(store, _SMALL)
+        (tmp / "in-work").write_bytes(b"x")
+        # As who keeps the date of a message does it before the message is complete.
+        os.utime(tmp / "in-work", (0, 0))
+        long_ago = time.time() - 8 * 24 * _HOUR
+        os.utime(tmp, (long_ago, long_ago))
+        assert codes(deliver(store, _SMALL)) == [250]
+        assert tmp.stat().st_atime > long_ago + _HOUR
+    assert os.listdir(tmp) == ["in-work"]
+
+
 def test_one_delivery_removes_not_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tmp = tmp_path / "user" / "tmp"
     with opened(tmp_path) as store:
