@@ -96,6 +96,22 @@ def _add_serve(commands: "argparse._SubParsersAction[_Parser]") -> None:
         help="each of these ends the user name in a local part (default: +)",
     )
     serve.add_argument(
+        "--save-to-detail-mailbox",
+        action=argparse.BooleanOptionalAction,
+        help="mail for user+detail goes to the user's mailbox 'detail', or to the INBOX where"
+        " there is none (default: no)",
+    )
+    serve.add_argument(
+        "--mailbox-autocreate",
+        action=argparse.BooleanOptionalAction,
+        help="make such a mailbox if it is missing (default: no)",
+    )
+    serve.add_argument(
+        "--mailbox-autosubscribe",
+        action=argparse.BooleanOptionalAction,
+        help="subscribe the user to a mailbox that was made (default: no)",
+    )
+    serve.add_argument(
         "--drain",
         metavar="SECONDS",
         help="how long deliveries in progress may take when the server stops (default: 30)",

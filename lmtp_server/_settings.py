@@ -104,6 +104,9 @@ class ServeSettings(BaseModel):
             description="a text of punctuation characters except '@', or none",
         ),
     ] = "+"
+    save_to_detail_mailbox: Annotated[bool, Field(description="true or false")] = False
+    mailbox_autocreate: Annotated[bool, Field(description="true or false")] = False
+    mailbox_autosubscribe: Annotated[bool, Field(description="true or false")] = False
     drain: Annotated[
         float,
         Field(ge=0, le=86400, allow_inf_nan=False, description="seconds from 0 to 86400"),

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final
 
 from lmtp_proto import Settings
-from mailstore import MaildirStore, StoreHandler
+from mailstore import FolderOptions, MaildirStore, StoreHandler
 
 from ._runtimes import Service, run
 from ._settings import ServeSettings
@@ -34,9 +34,18 @@ def work(
     settings: ServeSettings, listeners: Sequence[socket.socket], channel: socket.socket
 ) -> None:
     """Deliver what comes in on `listeners` until `channel` is at its end."""
-    store = MaildirStore(settings.mail.root, hostname=settings.hostname)
+    store = MaildirStore(
+        settings.mail.root,
+        hostname=settings.hostname,
+        folders=FolderOptions(
+            autocreate=settings.mailbox_autocreate, autosubscribe=settings.mailbox_autosubscribe
+        ),
+    )
     users = Users(
-        settings.mail, hostname=settings.hostname, delimiters=settings.recipient_delimiter
+        settings.mail,
+        hostname=settings.hostname,
+        delimiters=settings.recipient_delimiter,
+        detail_is_mailbox=settings.save_to_detail_mailbox,
     )
     service = Service(
         handler=StoreHandler(store, users.locate),

@@ -2,7 +2,7 @@
 
 The invariant: a delivery is reported as done only when its content and its directory entry are
 durable, and as failed only when what there was of it has been taken away again. Nothing is visible
-in new/ before its content is durable. One that fails leaves the others of the batch alone.
+in its mailbox before its content is durable. One that fails leaves the others of the batch alone.
 """
 
 import logging
@@ -18,13 +18,14 @@ _logger: Final = logging.getLogger("mailstore")
 
 
 class Delivery:
-    """One copy of a message on its way into one Maildir.
+    """One copy of a message on its way into one mailbox of the Maildir `parts`.
 
     `name` is its file name, `blocks` are its octets; `done` is called once, in the committer's
-    thread, with None or with what went wrong. It must not raise.
+    thread, with None or with what went wrong. It must not raise. `mailbox` is open already, and
+    stays so until then, unless it is the INBOX, which is None.
     """
 
-    __slots__ = ("_done", "blocks", "descriptor", "maildir", "name", "parts")
+    __slots__ = ("_done", "blocks", "descriptor", "mailbox", "maildir", "name", "parts")
 
     maildir: Maildir
 
@@ -34,8 +35,10 @@ class Delivery:
         name: str,
         blocks: tuple[bytes, ...],
         done: Callable[[Exception | None], None],
+        mailbox: Maildir | None = None,
     ) -> None:
         self.parts = parts
+        self.mailbox = mailbox
         self.name = name
         self.blocks = blocks
         self._done: Callable[[Exception | None], None] | None = done
@@ -49,7 +52,7 @@ class Delivery:
 
 
 class PreparedDelivery(Delivery):
-    """A copy that lies in tmp/ of `maildir` already, its content durable."""
+    """A copy that lies in tmp/ of `mailbox` already, its content durable."""
 
     __slots__ = ()
 
@@ -57,19 +60,17 @@ class PreparedDelivery(Delivery):
         self,
         parts: Parts,
         name: str,
-        maildir: Maildir,
+        mailbox: Maildir,
         done: Callable[[Exception | None], None],
     ) -> None:
-        super().__init__(parts, name, (), done)
-        self.maildir = maildir
+        super().__init__(parts, name, (), done, mailbox)
 
 
 def commit(batch: Iterable[Delivery], cache: MaildirCache, sync: Sync) -> None:
     """Deliver all of `batch`, and tell each how it went."""
 
     def find(delivery: Delivery) -> None:
-        if not isinstance(delivery, PreparedDelivery):
-            delivery.maildir = cache.get(delivery.parts)
+        delivery.maildir = delivery.mailbox or cache.get(delivery.parts)
 
     def withdraw(delivery: Delivery) -> None:
         _withdraw(delivery)
@@ -93,7 +94,7 @@ def commit(batch: Iterable[Delivery], cache: MaildirCache, sync: Sync) -> None:
         deliveries = _each(deliveries, _fsync, undo=_discard)
         deliveries = _each(deliveries, _close, undo=_discard)
         deliveries = _each(deliveries, _publish, undo=_discard)
-        groups = _group(deliveries, lambda delivery: delivery.maildir.new)
+        groups = _group(deliveries, lambda delivery: delivery.maildir.target)
         deliveries = _sync(groups, os.fsync, undo=withdraw)
     else:
         deliveries = _each(deliveries, _write)
@@ -168,7 +169,7 @@ class _FileSystems:
     def add(self, delivery: Delivery) -> None:
         maildir = delivery.maildir
         if maildir.device not in self._descriptors:
-            descriptor = os.open(".", os.O_RDONLY, dir_fd=maildir.new)
+            descriptor = os.open(".", os.O_RDONLY, dir_fd=maildir.target)
             self._descriptors[maildir.device] = descriptor
 
     def descriptor(self, delivery: Delivery) -> int:
@@ -222,4 +223,4 @@ def _withdraw(delivery: Delivery) -> None:
         delivery.maildir.withdraw(delivery.name)
     except OSError as error:
         # A message twice is allowed, a lost one is not.
-        _logger.warning("%a stays in new/ although it is not durable: %s", delivery.name, error)
+        _logger.warning("%a stays although it is not durable: %s", delivery.name, error)

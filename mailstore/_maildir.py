@@ -5,12 +5,18 @@ puts in its place. Every component below the root is opened on its own as a dire
 followed if it is a link; what is found so is used by descriptor alone.
 """
 
+import logging
 import os
+import time
 from collections import OrderedDict
 from pathlib import PurePath
 from typing import Final
 
 from ._files import release
+from ._permissions import OWNER_ONLY, Permissions
+from ._sweep import is_due, sweep
+
+_logger: Final = logging.getLogger("mailstore")
 
 # A path below the root, one component an item; the root itself is ().
 Parts = tuple[str, ...]
@@ -22,42 +28,70 @@ _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLO
 
 
 class Maildir:
-    """The open directories of one Maildir. Its owner closes it.
+    """The open directories of one Maildir, or of one of its folders. Its owner closes it.
 
-    A message is created in tmp/, published by a link in new/, and durable after `sync`. A name
-    that exists is never overwritten. All methods but `close` raise OSError.
+    A message is created in tmp/, published by a link in new/, or in cur/ if it has flags, and
+    durable after `sync`: `target` is the one of the two. A name that exists is never overwritten.
+    All methods but `close` and `sweep` raise OSError.
     """
 
-    __slots__ = ("_new_status", "_tmp_status", "new", "tmp")
+    __slots__ = (
+        "_file_mode",
+        "_may_sweep",
+        "_permissions",
+        "_private",
+        "_target_status",
+        "_tmp_status",
+        "target",
+        "tmp",
+    )
 
-    def __init__(self, tmp: int, new: int) -> None:
+    def __init__(self, tmp: int, target: int, permissions: Permissions) -> None:
         self.tmp = tmp
-        self.new = new
+        self.target = target
+        self._permissions = permissions
+        self._file_mode = permissions.file_mode
+        self._private = permissions.private
         self._tmp_status = os.fstat(tmp)
-        self._new_status = os.fstat(new)
+        self._target_status = os.fstat(target)
+        self._may_sweep = True
 
     @property
     def device(self) -> int:
         """The number of the file system."""
-        return self._new_status.st_dev
+        return self._target_status.st_dev
 
     def is_at(self, root: int, parts: Parts) -> bool:
-        """Whether `parts` below the directory `root` still leads to these directories."""
+        """Whether `parts` below the directory `root` still leads to these tmp/ and new/."""
         # Looking a path up may follow links, but then it finds other directories than those that
         # were opened without following any, or the same.
         path = "/".join((*parts, "tmp"))
-        if not _is_at(path, root, self._tmp_status):
+        try:
+            status = os.stat(path, dir_fd=root, follow_symlinks=False)
+            if not os.path.samestat(status, self._tmp_status):
+                return False
+            self._tmp_status = status
+            status = os.stat(path[:-3] + "new", dir_fd=root, follow_symlinks=False)
+        except OSError:
             return False
-        return _is_at(path[:-3] + "new", root, self._new_status)
+        return os.path.samestat(status, self._target_status)
 
     def create(self, name: str) -> int:
         """A new file in tmp/: a descriptor for writing."""
-        return os.open(name, _CREATE, 0o600, dir_fd=self.tmp)
+        descriptor = os.open(name, _CREATE, self._file_mode, dir_fd=self.tmp)
+        if not self._private:
+            try:
+                self._permissions.settle_file(descriptor)
+            except BaseException:
+                release(descriptor)
+                self.discard(name)
+                raise
+        return descriptor
 
     def publish(self, name: str) -> None:
-        """Let the file `name` of tmp/ appear in new/."""
+        """Let the file `name` of tmp/ appear in the target."""
         # rename(2) would overwrite. By now the owner may have put a link in the file's place.
-        os.link(name, name, src_dir_fd=self.tmp, dst_dir_fd=self.new, follow_symlinks=False)
+        os.link(name, name, src_dir_fd=self.tmp, dst_dir_fd=self.target, follow_symlinks=False)
         self.discard(name)
 
     def discard(self, name: str) -> None:
@@ -69,17 +103,27 @@ class Maildir:
             pass
 
     def withdraw(self, name: str) -> None:
-        """Remove a message from new/ again."""
-        os.unlink(name, dir_fd=self.new)
+        """Remove a message from the target again."""
+        os.unlink(name, dir_fd=self.target)
 
     def sync(self) -> None:
-        """Make the entries of new/ durable."""
-        os.fsync(self.new)
+        """Make the entries of the target durable."""
+        os.fsync(self.target)
+
+    def sweep(self) -> None:
+        """Remove from tmp/ what is old, if that has not been done for long."""
+        if self._may_sweep and is_due(self._tmp_status, time.time()):
+            try:
+                sweep(self.tmp)
+            except OSError as error:
+                # It would fail before each message.
+                self._may_sweep = False
+                _logger.warning("a directory tmp/ cannot be swept: %s", error)
 
     def close(self) -> None:
         """Close the descriptors."""
         release(self.tmp)
-        release(self.new)
+        release(self.target)
 
 
 def open_maildir(root: int, parts: Parts) -> Maildir:
@@ -88,52 +132,92 @@ def open_maildir(root: int, parts: Parts) -> Maildir:
     Raises OSError: NotADirectoryError where something that is no directory, or a link, is in the
     way.
     """
-    base = os.dup(root)
+    base = open_base(root, parts)
     try:
-        for part in parts:
-            outer, base = base, _enter(base, part, _PASS)
-            release(outer)
-        # new/ comes last: where it is, the others are.
-        release(_enter(base, "cur", _PASS))
-        tmp = _enter(base, "tmp", _READ)
-        try:
-            new = _enter(base, "new", _READ)
-            try:
-                return Maildir(tmp, new)
-            except BaseException:
-                release(new)
-                raise
-        except BaseException:
-            release(tmp)
-            raise
+        return open_parts(base)
     finally:
         release(base)
 
 
-def _enter(parent: int, name: str, flags: int) -> int:
-    """Open the directory `name`; make it if it is missing, so that it outlives a power cut."""
+def open_base(root: int, parts: Parts) -> int:
+    """The directory `parts` below the directory `root`, made if it is missing: a descriptor that
+    serves as a base for paths. Raises OSError as `open_maildir` does.
+    """
+    base = os.dup(root)
+    try:
+        for part in parts:
+            outer, base = base, enter(base, part, OWNER_ONLY)
+            release(outer)
+    except BaseException:
+        release(base)
+        raise
+    return base
+
+
+def open_parts(base: int, *, flagged: bool = False) -> Maildir:
+    """The Maildir that the directory `base` is, for messages with flags or for those without.
+
+    Makes what is missing. Raises OSError as `open_maildir` does.
+    """
+    permissions = Permissions.of(os.fstat(base))
+    # new/ comes last: where it is, the others are.
+    cur = enter(base, "cur", permissions, _READ if flagged else _PASS)
+    try:
+        tmp = enter(base, "tmp", permissions, _READ)
+        try:
+            new = enter(base, "new", permissions, _PASS if flagged else _READ)
+        except BaseException:
+            release(tmp)
+            raise
+    except BaseException:
+        release(cur)
+        raise
+    target, other = (cur, new) if flagged else (new, cur)
+    release(other)
+    try:
+        return Maildir(tmp, target, permissions)
+    except BaseException:
+        release(tmp)
+        release(target)
+        raise
+
+
+def enter(parent: int, name: str, permissions: Permissions, flags: int = _PASS) -> int:
+    """Open the directory `name`; make it if it is missing, so that it outlives a power cut.
+
+    Raises OSError as `open_maildir` does.
+    """
     try:
         return os.open(name, flags, dir_fd=parent)
     except FileNotFoundError:
         pass
+    make_directory(parent, name, permissions)
+    return os.open(name, flags, dir_fd=parent)
+
+
+def make_directory(parent: int, name: str, permissions: Permissions) -> None:
+    """Make the directory `name`, durably, if somebody else is not faster. Raises OSError."""
     try:
-        os.mkdir(name, 0o700, dir_fd=parent)
+        os.mkdir(name, permissions.directory_mode, dir_fd=parent)
     except FileExistsError:
-        # Somebody else was faster, but has perhaps not synced yet.
+        # It has perhaps not been synced yet.
         pass
-    readable = os.open(".", _READ, dir_fd=parent)
+    else:
+        made = os.open(name, _READ, dir_fd=parent)
+        try:
+            permissions.settle_directory(made)
+        finally:
+            release(made)
+    sync_directory(parent)
+
+
+def sync_directory(directory: int) -> None:
+    """Make the entries of `directory` durable; it need not be open for reading. Raises OSError."""
+    readable = os.open(".", _READ, dir_fd=directory)
     try:
         os.fsync(readable)
     finally:
         release(readable)
-    return os.open(name, flags, dir_fd=parent)
-
-
-def _is_at(path: str, root: int, status: os.stat_result) -> bool:
-    try:
-        return os.path.samestat(os.stat(path, dir_fd=root, follow_symlinks=False), status)
-    except OSError:
-        return False
 
 
 class MaildirCache:
@@ -160,11 +244,13 @@ class MaildirCache:
             if maildir.is_at(self._root, parts):
                 self._checked.add(parts)
                 self._open.move_to_end(parts)
+                maildir.sweep()
                 return maildir
             self.drop(parts)
         maildir = open_maildir(self._root, parts)
         self._open[parts] = maildir
         self._checked.add(parts)
+        maildir.sweep()
         return maildir
 
     def drop(self, parts: Parts) -> None:

@@ -17,7 +17,7 @@ from typing import Final
 
 from lmtp_proto import Recipient, Reply
 
-from ._maildir import Parts
+from ._folders import NoFolderError, Place
 
 _logger: Final = logging.getLogger("mailstore")
 
@@ -69,12 +69,12 @@ class PendingReply:
 
 
 class Outcome:
-    """Whether the copy in the Maildir `parts` was stored, for every recipient that shares it."""
+    """Whether the copy in `place` was stored, for every recipient that shares it."""
 
-    __slots__ = ("_error", "_id", "_set", "_waiting", "parts")
+    __slots__ = ("_error", "_id", "_set", "_waiting", "place")
 
-    def __init__(self, parts: Parts, transaction_id: str) -> None:
-        self.parts = parts
+    def __init__(self, place: Place, transaction_id: str) -> None:
+        self.place = place
         self._id = transaction_id
         self._set = False
         self._error: Exception | None = None
@@ -106,12 +106,15 @@ class Outcome:
         error = self._error
         if error is None:
             return Reply(250, f"<{recipient}> {self._id} Saved", enhanced="2.0.0")
-        reply = _refusal(error, recipient)
+        reply = refusal(error, recipient)
+        if isinstance(error, NoFolderError):
+            # Nothing is wrong here: it was asked for.
+            return reply
         _logger.error(
             "%s: delivery to <%s> in %a failed with %s: %a: %s",
             self._id,
             str(recipient).encode("ascii", "backslashreplace").decode(),
-            "/".join(self.parts),
+            str(self.place),
             errno.errorcode.get(getattr(error, "errno", None) or 0, type(error).__name__),
             str(error),
             reply,
@@ -120,7 +123,10 @@ class Outcome:
         return reply
 
 
-def _refusal(error: Exception, recipient: Recipient) -> Reply:
+def refusal(error: Exception, recipient: Recipient) -> Reply:
+    """The reply to a recipient whose copy failed with `error`."""
+    if isinstance(error, NoFolderError):
+        return Reply(550, f"<{recipient}> {error}", enhanced="5.1.1")
     number = error.errno if isinstance(error, OSError) else None
     if number == errno.ENOSPC:
         return Reply(452, f"<{recipient}> insufficient system storage", enhanced="4.3.1")

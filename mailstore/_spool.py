@@ -5,21 +5,16 @@ message, and what is stored does not depend on how the octets were cut into writ
 """
 
 import enum
-import re
 from collections.abc import Callable
 from functools import partial
 from typing import Final
 
 from ._files import SharedFile, copy_all, write_all
+from ._header import address_in, header_length, without_return_path
 
 # What is written to the file at a time: small enough to hold for each connection, large enough
 # that handing it to a thread costs little.
 _BLOCK: Final = 256 * 1024
-
-_END_OF_HEADER: Final = re.compile(rb"\n\r?\n")
-_RETURN_PATH: Final = re.compile(
-    rb"^return-path[ \t]*:.*\n(?:[ \t].*\n)*", re.IGNORECASE | re.MULTILINE
-)
 
 
 class LineEnding(enum.StrEnum):
@@ -37,9 +32,10 @@ class Spool:
     A message of at most `threshold` octets stays in memory; a larger one goes to an unnamed file
     in `directory`. Lines end on disk as `line_ending` says.
 
-    Return-Path fields that the content brings along are left out, because final delivery writes
-    its own (RFC 5321 4.4), if the header ends within the first `threshold` octets; else the
-    content stays whole.
+    With `drop_return_path`, Return-Path fields that the content brings along are left out, because
+    final delivery writes its own (RFC 5321 4.4). The address in the first header field `field`, if
+    one is named, becomes `field_address`. Both only if the header ends within the first `threshold`
+    octets.
 
     `write` and `finish` are called by one thread at a time; `copy_to` may run in several.
     """
@@ -49,11 +45,14 @@ class Spool:
         "_begun",
         "_buffer",
         "_directory",
+        "_drop_return_path",
+        "_field",
         "_file",
         "_file_size",
         "_limit",
         "_line_ending",
         "_threshold",
+        "field_address",
         "rest",
         "virtual_size",
     )
@@ -64,8 +63,12 @@ class Spool:
         *,
         threshold: int = 128 * 1024,
         line_ending: LineEnding = LineEnding.LF,
+        drop_return_path: bool = True,
+        field: str = "",
     ) -> None:
         self._directory = directory
+        self._drop_return_path = drop_return_path
+        self._field = field
         self._threshold = threshold
         self._line_ending = line_ending
         self._buffer = bytearray()
@@ -75,6 +78,7 @@ class Spool:
         self._file_size = 0
         self._begun = False
         self._after_cr = False
+        self.field_address: str | None = None
         self.rest = b""
         """After `finish`: the octets to store that are not in the file; all of a small message."""
         self.virtual_size = 0
@@ -142,7 +146,7 @@ class Spool:
         """The octets to store for the next block, counted. `complete`: it is the whole message."""
         if not self._begun:
             self._begun = True
-            block = self._without_return_path(block, complete=complete)
+            block = self._take_header(block, complete=complete)
         stored = bytes(block)
         if self._line_ending is LineEnding.LF:
             pairs = stored.count(b"\r\n")
@@ -161,19 +165,12 @@ class Spool:
         self.virtual_size += len(stored) + short_ends
         return stored
 
-    def _without_return_path(self, block: bytearray, *, complete: bool) -> bytearray:
+    def _take_header(self, block: bytearray, *, complete: bool) -> bytearray:
         # The first block holds more than the threshold or is the whole message, so the answer is
         # the same however the content was cut into writes.
-        if block.startswith((b"\r\n", b"\n")):
-            return block
-        match = _END_OF_HEADER.search(block, 0, self._threshold)
-        if match is not None:
-            end = match.end()
-        elif complete:
-            end = len(block)
-        else:
-            return block
+        end = header_length(block, self._threshold, complete=complete)
         header = bytes(block[:end])
-        if b"return-path" not in header.lower():
-            return block
-        return bytearray(_RETURN_PATH.sub(b"", header)) + block[end:]
+        if self._field:
+            self.field_address = address_in(header, self._field)
+        kept = without_return_path(header) if self._drop_return_path else header
+        return block if kept is header else bytearray(kept) + block[end:]

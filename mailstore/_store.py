@@ -1,4 +1,4 @@
-"""The store: a message is taken in once and delivered to each recipient's Maildir.
+"""The store: a message is taken in once and delivered to each recipient's mailbox.
 
 The invariant: a recipient is answered 250 only when its copy is durable. A failure of the store's
 own is answered 4xx, so that the client keeps the message and tries again.
@@ -8,15 +8,22 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import PurePath
+from typing import Final
 
 from lmtp_proto import Recipient, Reply, Transaction
 
 from ._copies import CopyWriter
-from ._maildir import Parts, split_path
-from ._outcome import Outcome, PendingReply
+from ._destination import Destination
+from ._folders import NoFolderError, Place, find_place
+from ._maildir import split_path
+from ._options import DeliveredTo, FolderOptions, TraceOptions
+from ._outcome import Outcome, PendingReply, refusal
 from ._spool import LineEnding, Spool
 from ._sync import Sync
 from ._trace import TraceHeader
+
+_FOLDERS: Final = FolderOptions()
+_TRACE: Final = TraceOptions()
 
 
 class MaildirStore:
@@ -24,7 +31,8 @@ class MaildirStore:
 
     `hostname` names this host in Received and in file names. Messages above `spool_threshold`
     octets wait in an unnamed file in `spool_directory`, by default `root`: on the same file
-    system they are copied cheaply. Raises OSError if `root` cannot be opened.
+    system they are copied cheaply. `folders` says how mailboxes other than the INBOX are treated,
+    `trace` what is written in front of a message. Raises OSError if `root` cannot be opened.
 
     A store may be used by several threads and across fork(2).
     """
@@ -38,8 +46,14 @@ class MaildirStore:
         line_ending: LineEnding = LineEnding.LF,
         spool_directory: str | os.PathLike[str] | None = None,
         spool_threshold: int = 128 * 1024,
+        folders: FolderOptions = _FOLDERS,
+        trace: TraceOptions = _TRACE,
     ) -> None:
         self._root = os.path.abspath(root)
+        self._folders = folders
+        self._trace = trace
+        original = trace.delivered_to is DeliveredTo.ORIGINAL
+        self._field = trace.original_recipient_header if original else ""
         self._hostname = hostname
         self._line_ending = line_ending
         self._spool_directory = os.fspath(spool_directory or self._root)
@@ -49,32 +63,41 @@ class MaildirStore:
             hostname=hostname,
             sync=sync,
             line_ending=line_ending,
+            folders=folders,
         )
 
     def open(
-        self, transaction: Transaction, maildirs: Mapping[Recipient, PurePath]
+        self, transaction: Transaction, destinations: Mapping[Recipient, PurePath | Destination]
     ) -> "MaildirSink":
         """A sink for the content of one message.
 
-        `maildirs` says for each recipient of the transaction where its Maildir is: below the root,
-        absolute or relative to it. Missing directories are made. Recipients with the same Maildir
-        get one copy and the same outcome.
+        `destinations` says for each recipient of the transaction where its mail goes; the bare path
+        of a Maildir, below the root, absolute or relative to it, means its INBOX. Missing
+        directories are made, folders if the options of the store say so. Recipients with the same
+        destination get one copy and the same outcome.
         """
         spool = Spool(
             self._spool_directory,
             threshold=self._spool_threshold,
             line_ending=self._line_ending,
+            drop_return_path=self._trace.return_path,
+            field=self._field,
         )
         trace = TraceHeader(
             transaction,
             self._hostname,
+            options=self._trace,
             line_end="\r\n" if self._line_ending is LineEnding.CRLF else "\n",
         )
 
-        def parts_of(recipient: Recipient) -> Parts:
-            return split_path(self._root, maildirs[recipient])
+        def find(recipient: Recipient) -> Place:
+            destination = destinations[recipient]
+            if isinstance(destination, Destination):
+                parts = split_path(self._root, destination.maildir)
+                return find_place(parts, destination, self._folders)
+            return Place(split_path(self._root, destination))
 
-        return MaildirSink(self._copies, transaction.id, parts_of, spool, trace)
+        return MaildirSink(self._copies, transaction.id, find, spool, trace)
 
     def close(self) -> None:
         """Finish the deliveries that were begun and release all descriptors."""
@@ -84,44 +107,48 @@ class MaildirStore:
 class MaildirSink:
     """Takes the content of one message and delivers it (an `lmtp_proto.Sink`)."""
 
-    __slots__ = ("_copies", "_id", "_outcomes", "_parts_of", "_spool", "_trace")
+    __slots__ = ("_copies", "_find", "_id", "_outcomes", "_spool", "_trace")
 
     def __init__(
         self,
         copies: CopyWriter,
         transaction_id: str,
-        parts_of: Callable[[Recipient], Parts],
+        find: Callable[[Recipient], Place],
         spool: Spool,
         trace: TraceHeader,
     ) -> None:
         self._copies = copies
         self._id = transaction_id
-        self._parts_of = parts_of
+        self._find = find
         self._spool = spool
         self._trace = trace
-        self._outcomes: dict[Parts, Outcome] = {}
+        self._outcomes: dict[Place, Outcome] = {}
 
     def write(self, data: bytes, /) -> Callable[[], None] | None:
         """Take the next octets; a job, if there is one, raises OSError."""
         return self._spool.write(data)
 
     def deliver(self, recipient: Recipient, /) -> PendingReply | Callable[[], Reply]:
-        """Deliver to one recipient: a reply to come, or for a spooled message a job that blocks.
+        """Deliver to one recipient: a reply to come, or a job that blocks where it may take long,
+        as for a spooled message or a mailbox other than the INBOX.
 
         Raises ValueError for a Maildir that is not below the root of the store.
         """
-        parts = self._parts_of(recipient)
-        outcome = self._outcomes.get(parts)
+        try:
+            place = self._find(recipient)
+        except NoFolderError as error:
+            return partial(refusal, error, recipient)
+        outcome = self._outcomes.get(place)
         if outcome is not None:
             return outcome.reply_to(recipient)
-        outcome = self._outcomes[parts] = Outcome(parts, self._id)
+        outcome = self._outcomes[place] = Outcome(place, self._id)
         self._spool.finish()
-        header = self._trace.for_recipient(recipient)
-        if not self._spool.in_memory:
+        header = self._trace.for_recipient(recipient, self._spool.field_address)
+        if not (place.is_plain and self._spool.in_memory):
             return partial(self._copy, outcome, recipient, header)
         reply = outcome.reply_to(recipient)
         try:
-            self._copies.submit(parts, header, self._spool, outcome.set)
+            self._copies.submit(place.parts, header, self._spool, outcome.set)
         except RuntimeError as error:
             outcome.set(error)
         return reply
@@ -133,7 +160,7 @@ class MaildirSink:
     def _copy(self, outcome: "Outcome", recipient: Recipient, header: bytes) -> Reply:
         reply = outcome.reply_to(recipient)
         try:
-            self._copies.copy(outcome.parts, header, self._spool)
+            self._copies.copy(outcome.place, header, self._spool)
         except Exception as error:
             outcome.set(error)
         else:

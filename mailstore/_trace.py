@@ -11,6 +11,8 @@ from typing import Final
 
 from lmtp_proto import Recipient, Session, Transaction
 
+from ._options import DeliveredTo, TraceOptions
+
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS: Final = (
     *("Jan", "Feb", "Mar", "Apr", "May", "Jun"),
@@ -27,40 +29,60 @@ class TraceHeader:
     1970, now if left out. The octets end their lines with LF; `line_end` gives another.
     """
 
-    __slots__ = ("_line_end", "_received", "_return_path", "_single", "_stamp")
+    __slots__ = ("_delivered_to", "_line_end", "_received", "_return_path", "_single", "_stamp")
 
     def __init__(
         self,
         transaction: Transaction,
         hostname: str,
         *,
+        options: TraceOptions,
         when: float | None = None,
         line_end: str = "\n",
     ) -> None:
+        self._delivered_to = options.delivered_to
         session = transaction.session
         # RFC 3848: LMTPS is LMTP under TLS.
         protocol = "LMTPS" if session.tls else "LMTP"
         self._line_end = line_end
         reverse_path = transaction.reverse_path
-        self._return_path = _printable("" if reverse_path is None else str(reverse_path))
-        self._received = (
-            f"Received: from {_client(session)}{line_end}"
-            f"\tby {_token(hostname)} with {protocol} id {_token(transaction.id)}"
-        )
+        self._return_path = self._received = ""
+        if options.return_path:
+            path = _printable("" if reverse_path is None else str(reverse_path))
+            self._return_path = f"Return-Path: <{path}>{line_end}"
+        if options.received:
+            self._received = (
+                f"Received: from {_client(session)}{line_end}"
+                f"\tby {_token(hostname)} with {protocol} id {_token(transaction.id)}"
+            )
         # RFC 5321 7.2: naming one of several recipients would tell the others of it.
         self._single = len(transaction.recipients) == 1
         self._stamp = format_date(int(time.time() if when is None else when))
 
-    def for_recipient(self, recipient: Recipient) -> bytes:
-        """The octets to put in front of the copy of `recipient`."""
+    def for_recipient(self, recipient: Recipient, original: str | None) -> bytes:
+        """The octets to put in front of the copy of `recipient`.
+
+        `original` is the original recipient that the message itself names; ORCPT counts more.
+        """
         end = self._line_end
         mailbox = _printable(str(recipient.address))
-        clause = f"{end}\tfor <{mailbox}>" if self._single else ""
-        return (
-            f"Return-Path: <{self._return_path}>{end}"
-            f"Delivered-To: {mailbox}{end}"
-            f"{self._received}{clause};{end}\t{self._stamp}{end}"
-        ).encode()
+        header = self._return_path
+        if self._delivered_to is DeliveredTo.FINAL:
+            header += f"Delivered-To: {mailbox}{end}"
+        elif self._delivered_to is DeliveredTo.ORIGINAL:
+            header += f"Delivered-To: {_original(recipient, original)}{end}"
+        if self._received:
+            clause = f"{end}\tfor <{mailbox}>" if self._single else ""
+            header += f"{self._received}{clause};{end}\t{self._stamp}{end}"
+        return header.encode()
+
+
+def _original(recipient: Recipient, named: str | None) -> str:
+    orcpt = recipient.parameters.orcpt
+    # RFC 3461 4.2, RFC 6533 3: addresses of other types are not those of mail.
+    if orcpt is not None and orcpt.addr_type.lower() in {"rfc822", "utf-8"}:
+        named = orcpt.address
+    return _printable(named or str(recipient.address))
 
 
 # Many messages arrive in one second.

@@ -3,7 +3,7 @@
 import importlib.util
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -59,9 +59,9 @@ def daemon(folder: Path, template: str) -> Iterator[Callable[..., Daemon]]:
     """Start daemons; at the end of the test each must stop as it should."""
     with ExitStack() as started:
 
-        def start(runtime: str, *, unix: bool = False) -> Daemon:
+        def start(runtime: str, *, unix: bool = False, flags: Sequence[str] = ()) -> Daemon:
             listen = f"unix:{folder}/lmtp" if unix else "127.0.0.1:0"
-            one = Daemon(mail=template, listen=[listen], runtime=runtime)
+            one = Daemon(mail=template, listen=[listen], runtime=runtime, flags=flags)
             started.callback(one.stop)
             if unix:
                 # Postfix connects as a user of its own.

@@ -27,6 +27,7 @@ class Daemon:
         listen: Sequence[str] = ("127.0.0.1:0",),
         runtime: str | None = None,
         workers: int = 2,
+        flags: Sequence[str] = (),
     ) -> None:
         """Start the daemon and wait until it listens.
 
@@ -35,9 +36,11 @@ class Daemon:
             listen: Addresses to listen on.
             runtime: A runtime, or None for the daemon's own choice.
             workers: Number of worker processes.
+            flags: Further flags.
         """
         command = [sys.executable, "-m", "lmtp_server", "serve", "--mail", mail]
         command += ["--hostname", "store.test", "--workers", str(workers)]
+        command += flags
         for address in listen:
             command += ["--listen", address]
         if runtime is not None:

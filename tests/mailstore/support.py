@@ -5,7 +5,15 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 
 from lmtp_proto import Address, Mail, Recipient, Reply, Session, Transaction
-from mailstore import LineEnding, MaildirSink, MaildirStore, Sync
+from mailstore import (
+    Destination,
+    FolderOptions,
+    LineEnding,
+    MaildirSink,
+    MaildirStore,
+    Sync,
+    TraceOptions,
+)
 
 HOSTNAME = "mx.example.org"
 
@@ -47,6 +55,8 @@ def opened(
     line_ending: LineEnding = LineEnding.LF,
     spool_directory: Path | None = None,
     spool_threshold: int = 128 * 1024,
+    folders: FolderOptions | None = None,
+    trace: TraceOptions | None = None,
 ) -> Iterator[MaildirStore]:
     store = MaildirStore(
         root,
@@ -55,6 +65,8 @@ def opened(
         line_ending=line_ending,
         spool_directory=spool_directory,
         spool_threshold=spool_threshold,
+        folders=folders or FolderOptions(),
+        trace=trace or TraceOptions(),
     )
     try:
         yield store
@@ -80,12 +92,12 @@ def answers(sink: MaildirSink, transaction: Transaction) -> list[Reply]:
 def deliver(
     store: MaildirStore,
     content: bytes,
-    maildirs: Iterable[str | PurePath] = ("user",),
+    maildirs: Iterable[str | PurePath | Destination] = ("user",),
     *,
     transaction: Transaction | None = None,
 ) -> list[Reply]:
     """Deliver one message, to one recipient for each of `maildirs`."""
-    places = [PurePath(maildir) for maildir in maildirs]
+    places = [PurePath(place) if isinstance(place, str) else place for place in maildirs]
     if transaction is None:
         transaction = envelope(*(f"r{number}@example.org" for number in range(len(places))))
     sink = store.open(transaction, dict(zip(transaction.recipients, places, strict=True)))

@@ -6,6 +6,7 @@ from pathlib import Path, PurePath
 
 import pytest
 
+from mailstore import Destination, FolderOptions
 from tests.mailstore.support import codes, deliver, files_below, mail_in, opened
 
 _SMALL = b"Subject: x\r\n\r\nbody\r\n"
@@ -89,3 +90,97 @@ def test_a_link_in_place_of_the_file_is_not_followed(
         monkeypatch.setattr(os, "fsync", fsync)
         deliver(store, content)
     assert secret.stat().st_nlink == 1
+
+
+def _directory(path: Path, outside: Path) -> None:
+    path.mkdir()
+
+
+def _link_to_file(path: Path, outside: Path) -> None:
+    path.symlink_to(outside / "file")
+
+
+def _link_to_link(path: Path, outside: Path) -> None:
+    path.symlink_to(path.name)
+
+
+_OPTIONS = FolderOptions(autocreate=True, autosubscribe=True, lock_timeout=0)
+
+
+@pytest.mark.parametrize("content", [_SMALL, _LARGE])
+@pytest.mark.parametrize("make", [_link, _dangling_link, _fifo, _file, _link_to_link])
+@pytest.mark.parametrize("part", [".a", ".a/cur", ".a/new", ".a/tmp"])
+@pytest.mark.parametrize("flags", ["", "S"])
+def test_something_else_in_place_of_a_folder(
+    tmp_path: Path, content: bytes, make: Callable[[Path, Path], None], part: str, flags: str
+) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    for name in ("cur", "new", "tmp"):
+        (outside / name).mkdir(parents=True)
+    place = root / "user" / part
+    place.parent.mkdir(parents=True)
+    make(place, outside)
+    folder = Destination(PurePath("user"), "a", flags)
+    with opened(root, folders=_OPTIONS) as store:
+        assert codes(deliver(store, content, [folder, "user"])) == [451, 250]
+        place.unlink()
+        assert codes(deliver(store, content, [folder])) == [250]
+    assert files_below(outside) == []
+    assert len(mail_in(root / "user")) == 1
+
+
+@pytest.mark.parametrize(
+    "make", [_link, _link_to_file, _dangling_link, _link_to_link, _fifo, _directory]
+)
+@pytest.mark.parametrize(
+    ("name", "delivered"),
+    [
+        ("subscriptions", True),
+        ("subscriptions.lock", True),
+        (".a/maildirfolder", True),
+        ("dovecot-shared", True),
+        (".a/dovecot-keywords", True),
+        (".a/dovecot-keywords.lock", True),
+        # Somebody else holds the lock, as far as can be seen.
+        (".a/dovecot-uidlist.lock", False),
+    ],
+)
+def test_something_else_in_place_of_a_control_file(
+    tmp_path: Path, make: Callable[[Path, Path], None], name: str, delivered: bool
+) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_bytes(b"theirs\n")
+    place = root / "user" / name
+    place.parent.mkdir(parents=True)
+    make(place, outside)
+    if name == ".a/dovecot-keywords.lock" and make is _directory:
+        # What cannot be removed by who owns the lock stops the keywords of its owner.
+        delivered = False
+    before = os.lstat(place)
+    keywords = Destination(PurePath("user"), "a", "", ("Junk",))
+    with opened(root, folders=_OPTIONS) as store:
+        answered = codes(deliver(store, _SMALL, [keywords, Destination(PurePath("user"), "b")]))
+        assert answered == [250 if delivered else 451, 250]
+    assert (outside / "file").read_bytes() == b"theirs\n"
+    assert os.listdir(outside) == ["file"]
+    assert len(mail_in(root / "user" / ".b")) == 1
+    if not name.endswith(".lock"):
+        # What is no such file is left alone, and nothing is read from it.
+        assert os.path.samestat(os.lstat(place), before)
+
+
+@pytest.mark.parametrize("name", ["subscriptions", "dovecot-keywords"])
+def test_a_huge_control_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / "user").mkdir()
+    with (tmp_path / "user" / name).open("wb") as file:
+        file.truncate(1 << 40)
+    with opened(tmp_path, folders=_OPTIONS) as store:
+        places = [
+            Destination(PurePath("user"), "INBOX", "S", ("Junk",)),
+            Destination(PurePath("user"), "a"),
+        ]
+        assert codes(deliver(store, _SMALL, places)) == [250, 250]
+    assert (tmp_path / "user" / name).stat().st_size == 1 << 40
+    (message,) = (tmp_path / "user" / "cur").iterdir()
+    assert message.name.endswith(":2,Sa" if name == "subscriptions" else ":2,S")

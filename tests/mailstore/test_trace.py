@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmtp_proto import Address, Mail, Recipient, Session, Transaction
-from mailstore import LineEnding, Sync
+from lmtp_proto import (
+    Address,
+    Mail,
+    OriginalRecipient,
+    RcptParameters,
+    Recipient,
+    Session,
+    Transaction,
+)
+from mailstore import DeliveredTo, LineEnding, Sync, TraceOptions
 from tests.mailstore.support import client, codes, deliver, envelope, mail_in, opened, without_trace
 
 _CONTENT = b"Subject: x\r\n\r\nbody\r\n"
@@ -190,3 +198,94 @@ def test_nothing_from_the_wire_makes_a_line_of_its_own(
     assert lines[2].count(b"(") <= 1
     assert lines[3].count(b" with LMTP id ") == 1
     assert lines[3].count(b";") == 0
+
+
+def _fields(
+    root: Path,
+    trace: TraceOptions,
+    *,
+    orcpt: OriginalRecipient | None = None,
+    header: bytes = b"",
+    threshold: int = 1000,
+) -> list[bytes]:
+    """The lines of the header of one message, delivered with these options."""
+    transaction = envelope("to@example.org")
+    recipient = Recipient(
+        address=Address("to", "example.org"), parameters=RcptParameters(orcpt=orcpt)
+    )
+    transaction.recipients[:] = [recipient]
+    content = header + b"Subject: x\r\n\r\nX-Original-To: body@example.org\r\n" + bytes(200)
+    with opened(root, trace=trace, spool_threshold=threshold) as store:
+        assert codes(deliver(store, content, transaction=transaction)) == [250]
+    (message,) = mail_in(root / "user")
+    return message.partition(b"\n\n")[0].split(b"\n")
+
+
+_ORCPT = OriginalRecipient("rfc822", "orig+x@example.com")
+
+
+@pytest.mark.parametrize(
+    ("delivered_to", "orcpt", "expected"),
+    [
+        (DeliveredTo.FINAL, _ORCPT, b"Delivered-To: to@example.org"),
+        (DeliveredTo.ORIGINAL, _ORCPT, b"Delivered-To: orig+x@example.com"),
+        (DeliveredTo.ORIGINAL, None, b"Delivered-To: to@example.org"),
+        (
+            DeliveredTo.ORIGINAL,
+            OriginalRecipient("UTF-8", "\xfc@example.com"),
+            "Delivered-To: \xfc@example.com".encode(),
+        ),
+        # The address of something that is no mail.
+        (
+            DeliveredTo.ORIGINAL,
+            OriginalRecipient("x400", "/C=de/"),
+            b"Delivered-To: to@example.org",
+        ),
+    ],
+)
+def test_delivered_to(
+    tmp_path: Path, delivered_to: DeliveredTo, orcpt: OriginalRecipient | None, expected: bytes
+) -> None:
+    lines = _fields(tmp_path, TraceOptions(delivered_to=delivered_to), orcpt=orcpt)
+    assert [line for line in lines if line.startswith(b"Delivered-To")] == [expected]
+
+
+def test_fields_that_are_not_wanted(tmp_path: Path) -> None:
+    options = TraceOptions(return_path=False, received=False, delivered_to=DeliveredTo.NONE)
+    lines = _fields(tmp_path, options, header=b"Return-Path: <kept@example.net>\r\n")
+    assert lines == [b"Return-Path: <kept@example.net>", b"Subject: x"]
+
+
+@pytest.mark.parametrize(
+    ("header", "orcpt", "expected"),
+    [
+        (b"X-Original-To: a@example.net\r\n", None, b"a@example.net"),
+        (b"x-original-TO : Name <a@example.net>\r\n", None, b"a@example.net"),
+        (b"X-Original-To: a@x.org\r\nX-Original-To: b@x.org\r\n", None, b"a@x.org"),
+        (b"X-Original-To: a@example.net\r\n", _ORCPT, b"orig+x@example.com"),
+        # Not one address: nothing is taken from it.
+        (b"X-Original-To: a@x.org, b@x.org\r\n", None, b"to@example.org"),
+        (b"X-Original-To:\r\n", None, b"to@example.org"),
+        (b"X-Original-To: \x1b[2J@x.org\r\n", None, b"to@example.org"),
+        (b"Y-X-Original-To: a@x.org\r\n", None, b"to@example.org"),
+        (b"X-Original-To2: a@x.org\r\n", None, b"to@example.org"),
+        (b"", None, b"to@example.org"),
+    ],
+)
+def test_the_original_recipient_in_a_field(
+    tmp_path: Path, header: bytes, orcpt: OriginalRecipient | None, expected: bytes
+) -> None:
+    options = TraceOptions(
+        delivered_to=DeliveredTo.ORIGINAL, original_recipient_header="X-Original-To"
+    )
+    for threshold in (1000, 100):
+        root = tmp_path / str(threshold)
+        root.mkdir()
+        lines = _fields(root, options, orcpt=orcpt, header=header, threshold=threshold)
+        assert lines[1] == b"Delivered-To: " + expected
+
+
+@pytest.mark.parametrize("name", ["a b", "a:", "\n", "\xe9"])
+def test_a_field_that_can_be_none(name: str) -> None:
+    with pytest.raises(ValueError, match="header field"):
+        TraceOptions(original_recipient_header=name)

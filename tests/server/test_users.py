@@ -10,12 +10,23 @@ from hypothesis import strategies as st
 from lmtp_proto import Address, PathError, Recipient, Reply
 from lmtp_server._template import MailTemplate
 from lmtp_server._users import Users
+from mailstore import Destination
 
 
 def _locate(
-    local_part: str, domain: str, *, template: str = "./mail/{domain}/{user}", delimiters: str = "+"
-) -> PurePosixPath | Reply:
-    users = Users(MailTemplate(template), hostname="MX.example.org", delimiters=delimiters)
+    local_part: str,
+    domain: str,
+    *,
+    template: str = "./mail/{domain}/{user}",
+    delimiters: str = "+",
+    detail_is_mailbox: bool = False,
+) -> PurePosixPath | Destination | Reply:
+    users = Users(
+        MailTemplate(template),
+        hostname="MX.example.org",
+        delimiters=delimiters,
+        detail_is_mailbox=detail_is_mailbox,
+    )
     return users.locate(Recipient(address=Address(local_part, domain)))
 
 
@@ -84,6 +95,28 @@ def test_delimiters(delimiters: str, local_part: str, user: str) -> None:
     assert found == PurePosixPath("example.org", user)
 
 
+@pytest.mark.parametrize(
+    ("delimiters", "local_part", "mailbox"),
+    [
+        ("+", "Me+Lists.Python", "Lists.Python"),
+        ("+", "me+a+b", "a+b"),
+        ("-+", "me-a+b", "a+b"),
+        # What a mailbox may be called is the store's to say.
+        ("+", "me+../../etc", "../../etc"),
+        ("+", "me+inbox", "inbox"),
+    ],
+)
+def test_the_detail_is_a_mailbox(delimiters: str, local_part: str, mailbox: str) -> None:
+    found = _locate(local_part, "example.org", delimiters=delimiters, detail_is_mailbox=True)
+    assert found == Destination(PurePosixPath("example.org/me"), mailbox=mailbox)
+
+
+@pytest.mark.parametrize("local_part", ["me", "me+"])
+def test_without_a_detail_it_is_the_inbox(local_part: str) -> None:
+    found = _locate(local_part, "example.org", detail_is_mailbox=True)
+    assert found == PurePosixPath("example.org/me")
+
+
 def test_a_template_without_domain_needs_none() -> None:
     assert _locate("me", "", template="/srv/{user}") == PurePosixPath("me")
     assert _locate("me", "example.org", template="/srv/{user}") == PurePosixPath("me")
@@ -103,6 +136,7 @@ def test_whatever_comes_stays_below_the_root(local_part: str, domain: str, delim
     if isinstance(found, Reply):
         assert found.code == 550
     else:
+        assert not isinstance(found, Destination)
         root = os.path.abspath("mail")
         whole = os.path.normpath(os.path.join(root, found))
         assert whole.startswith(root + "/")

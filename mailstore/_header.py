@@ -1,0 +1,57 @@
+"""What final delivery takes from a message's header: Return-Path, and one field with an address.
+
+The invariant: a header is looked at as a whole or not at all, in time that grows with its length.
+"""
+
+import re
+from functools import lru_cache
+from typing import Final
+
+from lmtp_proto import PathError, parse_mailbox
+
+_END_OF_HEADER: Final = re.compile(rb"\n\r?\n")
+_RETURN_PATH: Final = re.compile(
+    rb"^return-path[ \t]*:.*\n(?:[ \t].*\n)*", re.IGNORECASE | re.MULTILINE
+)
+_BRACKETS: Final = re.compile(r"<([^<>]*)>")
+
+
+def header_length(block: bytearray, limit: int, *, complete: bool) -> int:
+    """How many octets of a message, of which `block` is the beginning or all, are its header.
+
+    0 if there is none, or none that ends within `limit` octets.
+    """
+    if block.startswith((b"\r\n", b"\n")):
+        return 0
+    match = _END_OF_HEADER.search(block, 0, limit)
+    if match is not None:
+        return match.end()
+    return len(block) if complete else 0
+
+
+def without_return_path(header: bytes) -> bytes:
+    """The header without its Return-Path fields."""
+    if b"return-path" not in header.lower():
+        return header
+    return _RETURN_PATH.sub(b"", header)
+
+
+def address_in(header: bytes, name: str) -> str | None:
+    """The address in the first field `name`, alone or in angle brackets; None if there is none."""
+    match = _field(name).search(header)
+    if match is None:
+        return None
+    text = match[1].decode("utf-8", "replace").strip()
+    brackets = _BRACKETS.search(text)
+    try:
+        return str(parse_mailbox(brackets[1] if brackets else text))
+    except PathError:
+        return None
+
+
+@lru_cache(maxsize=4)
+def _field(name: str) -> re.Pattern[bytes]:
+    # An address does not go on in the next line.
+    return re.compile(
+        rb"^" + re.escape(name.encode("ascii")) + rb"[ \t]*:(.*)$", re.IGNORECASE | re.MULTILINE
+    )
