@@ -1,20 +1,47 @@
 """What happens to a message once the protocol hands it over: spool, trace header, Maildir.
 
 A `MaildirStore` delivers durably: a recipient is answered 250 when its copy is on disk. A
-`StoreHandler` puts it behind any of the servers.
+`StoreHandler` puts it behind any of the servers. `MaildirQuotas` and `RedisQuotas` bound what users
+may hold.
 """
 
-from ._handler import Locate, StoreHandler
+from ._handler import Locate, QuotaOf, StoreHandler
+from ._maildir_quota import MaildirQuota, MaildirQuotas
+from ._quota import (
+    Quota,
+    QuotaExceeded,
+    QuotaPolicy,
+    QuotaUnavailable,
+    QuotaWarning,
+    Reservation,
+    Usage,
+)
+from ._quota_rules import Limits, QuotaRules
+from ._redis_quota import RedisQuota, RedisQuotas
 from ._spool import LineEnding, Spool
 from ._store import MaildirSink, MaildirStore
 from ._sync import Sync
 
 __all__ = [
+    "Limits",
     "LineEnding",
     "Locate",
+    "MaildirQuota",
+    "MaildirQuotas",
     "MaildirSink",
     "MaildirStore",
+    "Quota",
+    "QuotaExceeded",
+    "QuotaOf",
+    "QuotaPolicy",
+    "QuotaRules",
+    "QuotaUnavailable",
+    "QuotaWarning",
+    "RedisQuota",
+    "RedisQuotas",
+    "Reservation",
     "Spool",
     "StoreHandler",
     "Sync",
+    "Usage",
 ]

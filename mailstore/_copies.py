@@ -39,6 +39,24 @@ class CopyWriter:
         name = self._name(header, spool)
         self._committer.submit(Delivery(parts, name, (header, spool.rest), done))
 
+    def begin(self, parts: Parts, header: bytes, spool: Spool) -> Callable[[], None]:
+        """What stores `header` and a message that is in memory, even after the spool was closed.
+
+        To be called once. Blocks until the copy is durable. Raises OSError, and RuntimeError after
+        `close`.
+        """
+        outcome: Future[Exception | None] = Future()
+        name = self._name(header, spool)
+        delivery = Delivery(parts, name, (header, spool.rest), outcome.set_result)
+
+        def store() -> None:
+            self._committer.submit(delivery)
+            error = outcome.result()
+            if error is not None:
+                raise error
+
+        return store
+
     def copy(self, parts: Parts, header: bytes, spool: Spool) -> None:
         """Store `header` and any message. Blocks until it is durable.
 

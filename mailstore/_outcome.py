@@ -18,6 +18,7 @@ from typing import Final
 from lmtp_proto import Recipient, Reply
 
 from ._maildir import Parts
+from ._quota import QuotaExceeded
 
 _logger: Final = logging.getLogger("mailstore")
 
@@ -106,7 +107,9 @@ class Outcome:
         error = self._error
         if error is None:
             return Reply(250, f"<{recipient}> {self._id} Saved", enhanced="2.0.0")
-        reply = _refusal(error, recipient)
+        if isinstance(error, QuotaExceeded):
+            return error.reply(recipient)
+        reply = refusal(error, recipient)
         _logger.error(
             "%s: delivery to <%s> in %a failed with %s: %a: %s",
             self._id,
@@ -120,7 +123,8 @@ class Outcome:
         return reply
 
 
-def _refusal(error: Exception, recipient: Recipient) -> Reply:
+def refusal(error: Exception, recipient: Recipient) -> Reply:
+    """What a client is told of a failure."""
     number = error.errno if isinstance(error, OSError) else None
     if number == errno.ENOSPC:
         return Reply(452, f"<{recipient}> insufficient system storage", enhanced="4.3.1")

@@ -8,15 +8,20 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import PurePath
+from types import MappingProxyType
+from typing import Final
 
 from lmtp_proto import Recipient, Reply, Transaction
 
 from ._copies import CopyWriter
 from ._maildir import Parts, split_path
 from ._outcome import Outcome, PendingReply
+from ._quota import Quota, store_within
 from ._spool import LineEnding, Spool
 from ._sync import Sync
 from ._trace import TraceHeader
+
+NO_QUOTAS: Final[Mapping[Recipient, Quota]] = MappingProxyType({})
 
 
 class MaildirStore:
@@ -52,13 +57,19 @@ class MaildirStore:
         )
 
     def open(
-        self, transaction: Transaction, maildirs: Mapping[Recipient, PurePath]
+        self,
+        transaction: Transaction,
+        maildirs: Mapping[Recipient, PurePath],
+        quotas: Mapping[Recipient, Quota] = NO_QUOTAS,
     ) -> "MaildirSink":
         """A sink for the content of one message.
 
         `maildirs` says for each recipient of the transaction where its Maildir is: below the root,
         absolute or relative to it. Missing directories are made. Recipients with the same Maildir
         get one copy and the same outcome.
+
+        `quotas` has the quota of each recipient that has one. A copy that does not fit is refused;
+        one that fits is counted once it is stored.
         """
         spool = Spool(
             self._spool_directory,
@@ -74,7 +85,7 @@ class MaildirStore:
         def parts_of(recipient: Recipient) -> Parts:
             return split_path(self._root, maildirs[recipient])
 
-        return MaildirSink(self._copies, transaction.id, parts_of, spool, trace)
+        return MaildirSink(self._copies, transaction.id, parts_of, spool, trace, quotas)
 
     def close(self) -> None:
         """Finish the deliveries that were begun and release all descriptors."""
@@ -84,7 +95,7 @@ class MaildirStore:
 class MaildirSink:
     """Takes the content of one message and delivers it (an `lmtp_proto.Sink`)."""
 
-    __slots__ = ("_copies", "_id", "_outcomes", "_parts_of", "_spool", "_trace")
+    __slots__ = ("_copies", "_id", "_outcomes", "_parts_of", "_quotas", "_spool", "_trace")
 
     def __init__(
         self,
@@ -93,12 +104,14 @@ class MaildirSink:
         parts_of: Callable[[Recipient], Parts],
         spool: Spool,
         trace: TraceHeader,
+        quotas: Mapping[Recipient, Quota] = NO_QUOTAS,
     ) -> None:
         self._copies = copies
         self._id = transaction_id
         self._parts_of = parts_of
         self._spool = spool
         self._trace = trace
+        self._quotas = quotas
         self._outcomes: dict[Parts, Outcome] = {}
 
     def write(self, data: bytes, /) -> Callable[[], None] | None:
@@ -106,7 +119,8 @@ class MaildirSink:
         return self._spool.write(data)
 
     def deliver(self, recipient: Recipient, /) -> PendingReply | Callable[[], Reply]:
-        """Deliver to one recipient: a reply to come, or for a spooled message a job that blocks.
+        """Deliver to one recipient: a reply to come, or a job that blocks for a spooled message and
+        for a recipient with a quota.
 
         Raises ValueError for a Maildir that is not below the root of the store.
         """
@@ -117,8 +131,11 @@ class MaildirSink:
         outcome = self._outcomes[parts] = Outcome(parts, self._id)
         self._spool.finish()
         header = self._trace.for_recipient(recipient)
+        if recipient in self._quotas:
+            return self._within(self._quotas[recipient], outcome, recipient, header)
         if not self._spool.in_memory:
-            return partial(self._copy, outcome, recipient, header)
+            copy = partial(self._copies.copy, parts, header, self._spool)
+            return partial(self._store, outcome, recipient, copy)
         reply = outcome.reply_to(recipient)
         try:
             self._copies.submit(parts, header, self._spool, outcome.set)
@@ -130,10 +147,22 @@ class MaildirSink:
         """Let the message go. Deliveries that were begun come to their end."""
         self._spool.close()
 
-    def _copy(self, outcome: "Outcome", recipient: Recipient, header: bytes) -> Reply:
+    def _within(
+        self, quota: Quota, outcome: Outcome, recipient: Recipient, header: bytes
+    ) -> Callable[[], Reply]:
+        if self._spool.in_memory:
+            store = self._copies.begin(outcome.parts, header, self._spool)
+        else:
+            store = partial(self._copies.copy, outcome.parts, header, self._spool)
+        size = len(header) + self._spool.size
+        enforced = not recipient.parameters.ignore_quota
+        bounded = partial(store_within, quota, size, store, enforced=enforced)
+        return partial(self._store, outcome, recipient, bounded)
+
+    def _store(self, outcome: Outcome, recipient: Recipient, store: Callable[[], None]) -> Reply:
         reply = outcome.reply_to(recipient)
         try:
-            self._copies.copy(outcome.parts, header, self._spool)
+            store()
         except Exception as error:
             outcome.set(error)
         else:

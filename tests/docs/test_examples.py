@@ -27,7 +27,7 @@ _EXAMPLES = dict(
 
 
 def test_every_python_block_is_an_example() -> None:
-    assert len(_EXAMPLES) == _TEXT.count("```python") == 14
+    assert len(_EXAMPLES) == _TEXT.count("```python") == 15
 
 
 @contextmanager
@@ -170,6 +170,15 @@ def test_the_store_is_a_handler(tmp_path: Path) -> None:
     assert others == ["550 5.1.1 no such user"] * 2
     (message,) = (tmp_path / "alice/new").iterdir()
     assert message.read_bytes().endswith(_CONTENT.replace(b"\r\n", b"\n"))
+
+
+def test_the_store_with_quotas(tmp_path: Path) -> None:
+    for _ in range(2):
+        for reply in _replies("quota", tmp_path):
+            assert reply.startswith("250 2.0.0 <")
+    # The first message has made the Maildir, the second the file.
+    size = (tmp_path / "alice/maildirsize").read_bytes()
+    assert size.startswith(b"1073741824S,100000C\n")
 
 
 @pytest.mark.parametrize(
