@@ -2,12 +2,25 @@
 
 A `MaildirStore` delivers durably: a recipient is answered 250 when its copy is on disk. A
 `StoreHandler` puts it behind any of the servers. A `Destination` names one of a user's mailboxes.
+`MaildirQuotas` and `RedisQuotas` bound what users may hold.
 """
 
 from ._destination import Destination
-from ._handler import Locate, StoreHandler
+from ._handler import Locate, QuotaOf, StoreHandler
 from ._mailbox_name import NameEncoding
+from ._maildir_quota import MaildirQuota, MaildirQuotas
 from ._options import DeliveredTo, FolderOptions, TraceOptions
+from ._quota import (
+    Quota,
+    QuotaExceeded,
+    QuotaPolicy,
+    QuotaUnavailable,
+    QuotaWarning,
+    Reservation,
+    Usage,
+)
+from ._quota_rules import Limits, QuotaRules
+from ._redis_quota import RedisQuota, RedisQuotas
 from ._spool import LineEnding, Spool
 from ._store import MaildirSink, MaildirStore
 from ._sync import Sync
@@ -16,13 +29,27 @@ __all__ = [
     "DeliveredTo",
     "Destination",
     "FolderOptions",
+    "Limits",
     "LineEnding",
     "Locate",
+    "MaildirQuota",
+    "MaildirQuotas",
     "MaildirSink",
     "MaildirStore",
     "NameEncoding",
+    "Quota",
+    "QuotaExceeded",
+    "QuotaOf",
+    "QuotaPolicy",
+    "QuotaRules",
+    "QuotaUnavailable",
+    "QuotaWarning",
+    "RedisQuota",
+    "RedisQuotas",
+    "Reservation",
     "Spool",
     "StoreHandler",
     "Sync",
     "TraceOptions",
+    "Usage",
 ]

@@ -6,6 +6,7 @@ The invariant: a copy counts as stored when the committer says so, whichever way
 import os
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 
 from ._batch import Delivery, PreparedDelivery
 from ._committer import Committer
@@ -50,32 +51,50 @@ class CopyWriter:
         name = self._name(header, spool)
         self._committer.submit(Delivery(parts, name, (header, spool.rest), done))
 
-    def copy(self, place: Place, header: bytes, spool: Spool) -> None:
-        """Store `header` and any message in any mailbox. Blocks until it is durable.
+    def begin(self, place: Place, header: bytes, spool: Spool) -> Callable[[], None]:
+        """What stores `header` and any message in any mailbox, even after the spool was closed.
 
-        A large message is copied and synced here, as it would hold up a batch; the committer sees
-        to its directory entry. Raises NoFolderError, OSError, and RuntimeError after `close`.
+        To be called once. Blocks until the copy is durable. A large message is copied and synced
+        there, as it would hold up a batch; the committer sees to its directory entry. Raises
+        NoFolderError, OSError, and RuntimeError after `close`.
         """
+        name = self._name(header, spool)
+        if not spool.in_memory:
+            return partial(self._store_copy, place, name, header, spool)
+        return partial(self._store_blocks, place, name, (header, spool.rest))
+
+    def _store_blocks(self, place: Place, name: str, blocks: tuple[bytes, ...]) -> None:
+        outcome: Future[Exception | None] = Future()
+        if place.is_plain:
+            self._commit(Delivery(place.parts, name, blocks, outcome.set_result), outcome)
+            return
         mailbox, info = open_place(self._root, place, self._folders)
         try:
-            name = self._name(header, spool) + info
-            outcome: Future[Exception | None] = Future()
-            if spool.in_memory:
-                blocks = (header, spool.rest)
-                delivery = Delivery(place.parts, name, blocks, outcome.set_result, mailbox)
-            else:
-                self._write(mailbox, name, header, spool)
-                delivery = PreparedDelivery(place.parts, name, mailbox, outcome.set_result)
+            delivery = Delivery(place.parts, name + info, blocks, outcome.set_result, mailbox)
+            self._commit(delivery, outcome)
+        finally:
+            mailbox.close()
+
+    def _store_copy(self, place: Place, name: str, header: bytes, spool: Spool) -> None:
+        outcome: Future[Exception | None] = Future()
+        mailbox, info = open_place(self._root, place, self._folders)
+        name += info
+        try:
+            self._write(mailbox, name, header, spool)
+            delivery = PreparedDelivery(place.parts, name, mailbox, outcome.set_result)
             try:
-                self._committer.submit(delivery)
+                self._commit(delivery, outcome)
             except BaseException:
                 mailbox.discard(name)
                 raise
-            error = outcome.result()
-            if error is not None:
-                raise error
         finally:
             mailbox.close()
+
+    def _commit(self, delivery: Delivery, outcome: "Future[Exception | None]") -> None:
+        self._committer.submit(delivery)
+        error = outcome.result()
+        if error is not None:
+            raise error
 
     def _write(self, mailbox: Maildir, name: str, header: bytes, spool: Spool) -> None:
         """Put `header` and the message into tmp/, durably."""

@@ -4,45 +4,96 @@ The invariant: a recipient is accepted only with a place for its mail, and that 
 message of this transaction goes.
 """
 
+import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import PurePath
+from typing import Final
 
-from lmtp_proto import Handler, Mail, Recipient, Reply, Session, Transaction
+from lmtp_proto import Answer, Handler, Mail, Recipient, Reply, Session, Transaction
 
 from ._destination import Destination
-from ._store import MaildirSink, MaildirStore
+from ._folders import NoFolderError
+from ._outcome import refusal
+from ._quota import Quota, QuotaExceeded
+from ._store import NO_QUOTAS, MaildirSink, MaildirStore
+
+_logger: Final = logging.getLogger("mailstore")
 
 Locate = Callable[[Recipient], PurePath | Destination | Reply]
 """Decides where the mail of a recipient goes: the path of its Maildir, below the root of the store,
 for the INBOX; a `Destination` for any mailbox; or a reply that refuses the recipient. It is called
 for each RCPT and must not block."""
 
+QuotaOf = Callable[[Recipient], Quota | None]
+"""Gives the quota of a recipient that `Locate` knows, None for one without. It is called for each
+RCPT and must not block."""
+
 
 class StoreHandler(Handler):
-    """Accepts the recipients that `locate` knows and delivers to `store`."""
+    """Accepts the recipients that `locate` knows and delivers to `store`.
 
-    def __init__(self, store: MaildirStore, locate: Locate) -> None:
+    With `quota`, a recipient is accepted only if a message of the declared SIZE has room.
+    """
+
+    def __init__(
+        self, store: MaildirStore, locate: Locate, *, quota: QuotaOf | None = None
+    ) -> None:
         self._store = store
         self._locate = locate
+        self._quota = quota
         # The recipients of the transaction in progress, for each session.
         self._places: dict[Session, dict[Recipient, PurePath | Destination]] = {}
+        self._quotas: dict[Session, dict[Recipient, Quota]] = {}
 
     def mail(self, session: Session, _mail: Mail, /) -> None:
         """A transaction begins; nothing is left of the one before."""
         self._places[session] = {}
+        if self._quota is not None:
+            self._quotas[session] = {}
 
-    def rcpt(self, transaction: Transaction, recipient: Recipient, /) -> Reply | None:
+    def rcpt(self, transaction: Transaction, recipient: Recipient, /) -> Answer[Reply | None]:
         """Accept the recipient if there is a place for its mail."""
         place = self._locate(recipient)
         if isinstance(place, Reply):
             return place
         self._places[transaction.session][recipient] = place
-        return None
+        quota = None if self._quota is None else self._quota(recipient)
+        if quota is None:
+            return None
+        self._quotas[transaction.session][recipient] = quota
+        if recipient.parameters.ignore_quota:
+            return None
+        try:
+            folder = self._store.folder_name(place)
+        except NoFolderError as error:
+            return refusal(error, recipient)
+        size = transaction.mail.parameters.size or 0
+        return partial(_check, quota, recipient, size, folder)
 
     def open(self, transaction: Transaction, /) -> MaildirSink:
         """The content goes to the store."""
-        return self._store.open(transaction, self._places[transaction.session])
+        session = transaction.session
+        return self._store.open(
+            transaction, self._places[session], self._quotas.get(session, NO_QUOTAS)
+        )
 
     def disconnect(self, session: Session, /) -> None:
         """Forget the session."""
         self._places.pop(session, None)
+        self._quotas.pop(session, None)
+
+
+def _check(quota: Quota, recipient: Recipient, size: int, folder: str) -> Reply | None:
+    try:
+        quota.check(size, folder=folder)
+    except QuotaExceeded as exceeded:
+        return exceeded.reply(recipient)
+    except OSError as error:
+        _logger.error(
+            "the quota of <%s> cannot be told: %s",
+            str(recipient).encode("ascii", "backslashreplace").decode(),
+            error,
+        )
+        return refusal(error, recipient)
+    return None

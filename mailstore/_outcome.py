@@ -18,6 +18,7 @@ from typing import Final
 from lmtp_proto import Recipient, Reply
 
 from ._folders import NoFolderError, Place
+from ._quota import QuotaExceeded
 
 _logger: Final = logging.getLogger("mailstore")
 
@@ -106,6 +107,8 @@ class Outcome:
         error = self._error
         if error is None:
             return Reply(250, f"<{recipient}> {self._id} Saved", enhanced="2.0.0")
+        if isinstance(error, QuotaExceeded):
+            return error.reply(recipient)
         reply = refusal(error, recipient)
         if isinstance(error, NoFolderError):
             # Nothing is wrong here: it was asked for.

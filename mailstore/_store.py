@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import PurePath
+from types import MappingProxyType
 from typing import Final
 
 from lmtp_proto import Recipient, Reply, Transaction
@@ -18,12 +19,14 @@ from ._folders import NoFolderError, Place, find_place
 from ._maildir import split_path
 from ._options import DeliveredTo, FolderOptions, TraceOptions
 from ._outcome import Outcome, PendingReply, refusal
+from ._quota import Quota, store_within
 from ._spool import LineEnding, Spool
 from ._sync import Sync
 from ._trace import TraceHeader
 
 _FOLDERS: Final = FolderOptions()
 _TRACE: Final = TraceOptions()
+NO_QUOTAS: Final[Mapping[Recipient, Quota]] = MappingProxyType({})
 
 
 class MaildirStore:
@@ -67,7 +70,10 @@ class MaildirStore:
         )
 
     def open(
-        self, transaction: Transaction, destinations: Mapping[Recipient, PurePath | Destination]
+        self,
+        transaction: Transaction,
+        destinations: Mapping[Recipient, PurePath | Destination],
+        quotas: Mapping[Recipient, Quota] = NO_QUOTAS,
     ) -> "MaildirSink":
         """A sink for the content of one message.
 
@@ -75,6 +81,9 @@ class MaildirStore:
         of a Maildir, below the root, absolute or relative to it, means its INBOX. Missing
         directories are made, folders if the options of the store say so. Recipients with the same
         destination get one copy and the same outcome.
+
+        `quotas` has the quota of each recipient that has one. A copy that does not fit is refused;
+        one that fits is counted once it is stored.
         """
         spool = Spool(
             self._spool_directory,
@@ -91,13 +100,23 @@ class MaildirStore:
         )
 
         def find(recipient: Recipient) -> Place:
-            destination = destinations[recipient]
-            if isinstance(destination, Destination):
-                parts = split_path(self._root, destination.maildir)
-                return find_place(parts, destination, self._folders)
-            return Place(split_path(self._root, destination))
+            return self._find(destinations[recipient])
 
-        return MaildirSink(self._copies, transaction.id, find, spool, trace)
+        return MaildirSink(self._copies, transaction.id, find, spool, trace, quotas)
+
+    def folder_name(self, destination: PurePath | Destination) -> str:
+        """What the rules of a quota call the mailbox of `destination`: its name on disk, or INBOX.
+
+        Raises NoFolderError where there can be no such mailbox and that is to be refused, and
+        ValueError for a Maildir that is not below the root of the store.
+        """
+        return _folder_name(self._find(destination))
+
+    def _find(self, destination: PurePath | Destination) -> Place:
+        if isinstance(destination, Destination):
+            parts = split_path(self._root, destination.maildir)
+            return find_place(parts, destination, self._folders)
+        return Place(split_path(self._root, destination))
 
     def close(self) -> None:
         """Finish the deliveries that were begun and release all descriptors."""
@@ -107,7 +126,7 @@ class MaildirStore:
 class MaildirSink:
     """Takes the content of one message and delivers it (an `lmtp_proto.Sink`)."""
 
-    __slots__ = ("_copies", "_find", "_id", "_outcomes", "_spool", "_trace")
+    __slots__ = ("_copies", "_find", "_id", "_outcomes", "_quotas", "_spool", "_trace")
 
     def __init__(
         self,
@@ -116,12 +135,14 @@ class MaildirSink:
         find: Callable[[Recipient], Place],
         spool: Spool,
         trace: TraceHeader,
+        quotas: Mapping[Recipient, Quota] = NO_QUOTAS,
     ) -> None:
         self._copies = copies
         self._id = transaction_id
         self._find = find
         self._spool = spool
         self._trace = trace
+        self._quotas = quotas
         self._outcomes: dict[Place, Outcome] = {}
 
     def write(self, data: bytes, /) -> Callable[[], None] | None:
@@ -130,7 +151,7 @@ class MaildirSink:
 
     def deliver(self, recipient: Recipient, /) -> PendingReply | Callable[[], Reply]:
         """Deliver to one recipient: a reply to come, or a job that blocks where it may take long,
-        as for a spooled message or a mailbox other than the INBOX.
+        as for a spooled message, a mailbox other than the INBOX, or a recipient with a quota.
 
         Raises ValueError for a Maildir that is not below the root of the store.
         """
@@ -144,8 +165,12 @@ class MaildirSink:
         outcome = self._outcomes[place] = Outcome(place, self._id)
         self._spool.finish()
         header = self._trace.for_recipient(recipient, self._spool.field_address)
-        if not (place.is_plain and self._spool.in_memory):
-            return partial(self._copy, outcome, recipient, header)
+        quota = self._quotas.get(recipient)
+        if quota is not None or not (place.is_plain and self._spool.in_memory):
+            store = self._copies.begin(place, header, self._spool)
+            if quota is not None:
+                store = self._within(quota, recipient, place, len(header), store)
+            return partial(self._store, outcome, recipient, store)
         reply = outcome.reply_to(recipient)
         try:
             self._copies.submit(place.parts, header, self._spool, outcome.set)
@@ -157,12 +182,34 @@ class MaildirSink:
         """Let the message go. Deliveries that were begun come to their end."""
         self._spool.close()
 
-    def _copy(self, outcome: "Outcome", recipient: Recipient, header: bytes) -> Reply:
+    def _within(
+        self,
+        quota: Quota,
+        recipient: Recipient,
+        place: Place,
+        header: int,
+        store: Callable[[], None],
+    ) -> Callable[[], None]:
+        """`store`, with room held for the message and so many octets of header in front of it."""
+        return partial(
+            store_within,
+            quota,
+            header + self._spool.size,
+            store,
+            folder=_folder_name(place),
+            enforced=not recipient.parameters.ignore_quota,
+        )
+
+    def _store(self, outcome: Outcome, recipient: Recipient, store: Callable[[], None]) -> Reply:
         reply = outcome.reply_to(recipient)
         try:
-            self._copies.copy(outcome.place, header, self._spool)
+            store()
         except Exception as error:
             outcome.set(error)
         else:
             outcome.set(None)
         return reply.result()
+
+
+def _folder_name(place: Place) -> str:
+    return place.mailbox.directory[1:] or "INBOX"

@@ -28,7 +28,7 @@ _EXAMPLES = dict(
 
 
 def test_every_python_block_is_an_example() -> None:
-    assert len(_EXAMPLES) == _TEXT.count("```python") == 24
+    assert len(_EXAMPLES) == _TEXT.count("```python") == 25
 
 
 _FIRST_PLACE = re.compile(r"""(?<=127\.0\.0\.1)(:|", )2424""")
@@ -227,6 +227,15 @@ def test_a_store_that_blocks(tmp_path: Path, runtime: str) -> None:
     with closing(sqlite3.connect(tmp_path / "mail.db")) as database:
         stored = database.execute("SELECT address, content FROM mail ORDER BY address").fetchall()
     assert stored == [(address, _CONTENT) for address in _ADDRESSES]
+
+
+def test_the_store_with_quotas(tmp_path: Path) -> None:
+    for _ in range(2):
+        for reply in _replies("quota", tmp_path):
+            assert reply.startswith("250 2.0.0 <")
+    # The first message has made the Maildir, the second the file.
+    size = (tmp_path / "alice/maildirsize").read_bytes()
+    assert size.startswith(b"1073741824S,100000C\n")
 
 
 @pytest.mark.parametrize(

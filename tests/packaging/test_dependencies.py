@@ -26,6 +26,8 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
 
 THIRD_PARTY: Final[dict[str, frozenset[str]]] = {
     "lmtp_gevent": frozenset({"gevent"}),
+    # Imported by those who use it.
+    "mailstore": frozenset({"redis"}),
     "lmtp_server": frozenset({"gevent", "pydantic", "pydantic_core", "uvloop"}),
 }
 
