@@ -32,6 +32,8 @@ _logger = logging.getLogger("lmtp_asyncio")
 
 # Octets that may wait for a conversation that is busy, before the peer is no longer read.
 _INPUT_LIMIT = 262_144
+# Octets that asyncio reads at once.
+_READ_LIMIT = 65_536
 # How long a peer may take to close its side when ours is closed. Closing with unread octets
 # would reset the connection and could destroy the last reply on its way.
 _LINGER = 5.0
@@ -95,6 +97,11 @@ class ServerSession(asyncio.Protocol):
         """Begin the conversation."""
         # uvloop's transports have the interface, not the base class.
         self._transport = cast(asyncio.Transport, transport)
+        # asyncio reads into a fresh block of 256 KiB, which the C library may map and unmap for
+        # each read; one that is smaller stays on the heap, and near the processor. Loops that
+        # have a buffer of their own have no such setting.
+        if hasattr(transport, "max_size"):
+            transport.max_size = _READ_LIMIT
         peer, client_ip = peer_name(self._address)
         self._conversation = self._reception.converse(peer, client_ip)
         self._advance()
