@@ -320,9 +320,8 @@ def small_buffers() -> socket.socket:
     return listener
 
 
-def accepted_sockets(client: Client) -> Iterator[socket.socket]:
-    """Find the server's end of a TCP connection within this process."""
-    name = client.sock.getsockname()
+def sockets_with(name: object) -> Iterator[socket.socket]:
+    """Find the sockets of this process that are connected to `name`, or listen there."""
     for descriptor in os.listdir("/proc/self/fd"):
         try:
             copy = os.dup(int(descriptor))
@@ -335,11 +334,17 @@ def accepted_sockets(client: Client) -> Iterator[socket.socket]:
             continue
         with sock:
             try:
-                found = sock.getpeername() == name
+                listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+                found = (sock.getsockname() if listens else sock.getpeername()) == name
             except OSError:
                 found = False
             if found:
                 yield sock
+
+
+def accepted_sockets(client: Client) -> Iterator[socket.socket]:
+    """Find the server's end of a TCP connection within this process."""
+    return sockets_with(client.sock.getsockname())
 
 
 Start = Callable[..., RunningServer]

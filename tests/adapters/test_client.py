@@ -18,7 +18,7 @@ from lmtp_proto import (
     Settings,
 )
 from tests.adapters.clients import MakeClient
-from tests.adapters.harness import PATIENCE, Mailbox, serving
+from tests.adapters.harness import PATIENCE, Mailbox, serving, sockets_with
 from tests.server._scripted import Scripted
 
 _PIPELINING = b"250-host\r\n250 PIPELINING\r\n"
@@ -130,3 +130,14 @@ def test_an_lmtp_server_is_no_smtp_server(client_of: MakeClient) -> None:
             # RFC 2033 4.1: neither EHLO nor HELO.
             assert client.greeting.code == 500
             assert client.keywords == {}
+
+
+def test_commands_are_not_held_back(client_of: MakeClient) -> None:
+    with serving("blocking", Mailbox()) as server, client_of(server.address):
+        host, _, port = server.address.rpartition(":")
+        options = [
+            sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            for sock in sockets_with((host, int(port)))
+        ]
+        # The listener's and the client's.
+        assert options == [1, 1]

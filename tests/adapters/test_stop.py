@@ -50,10 +50,28 @@ class TestGraceful:
         server.begin_stop()
         # When one client has been told, the stop has reached all.
         idle.expect(b"421 4.3.2")
+        with pytest.raises(ConnectionRefusedError):
+            connect(server.address)
         for future in futures:
             future.set_result(SAVED)
         client.expect(b"250 ", b"250 ", b"421 4.3.2")
         client.expect_end()
+        server.join()
+
+    def test_so_is_a_running_job(self, start: Start, connect: Connect) -> None:
+        handler = _Blocked()
+        server = start(handler)
+        idle = connect(server.address).greeted()
+        client = connect(server.address).greeted()
+        client.deliver("b")
+        assert handler.begun.wait(PATIENCE)
+        server.begin_stop()
+        idle.expect(b"421 4.3.2")
+        # Whichever of the two the session sees first, the reply is not lost.
+        client.half_close()
+        handler.go_on.set_result(SAVED)
+        client.expect(b"250 ")
+        assert client.rest() in (b"", b"421 4.3.2 the server is shutting down\r\n")
         server.join()
 
     def test_content_that_is_not_complete_is_not_delivered(
