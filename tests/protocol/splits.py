@@ -51,10 +51,9 @@ def state(machine: object) -> tuple[object, ...]:
     return tuple(getattr(machine, name) for name in _slots(type(machine)))
 
 
-def restored(kind: type[Machine], values: tuple[object, ...]) -> Machine:
-    """A machine that is as one was when `state()` was asked."""
-    machine = kind.__new__(kind)
-    for name, value in zip(_slots(kind), values, strict=True):
+def restored(machine: Machine, values: tuple[object, ...]) -> Machine:
+    """`machine`, a new one, made as one was when `state()` was asked."""
+    for name, value in zip(_slots(type(machine)), values, strict=True):
         setattr(machine, name, value)
     return machine
 

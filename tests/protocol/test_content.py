@@ -64,7 +64,7 @@ _BEGINNING = _Outcome(state(DotDecoder()), b"", 0, ended=False)
 def _step(before: _Outcome, piece: bytes) -> _Outcome:
     if before.ended:
         return before
-    decoder = restored(DotDecoder, before.decoder)
+    decoder = restored(DotDecoder(), before.decoder)
     decoded, used = decoder.decode(piece)
     content = before.content + decoded
     if used >= 0:

@@ -174,7 +174,7 @@ class TestFilter:
     )
     def test_every_string_in_every_split(self, policy: ContentPolicy, length: int) -> None:
         def step(before: _Fed, piece: bytes) -> _Fed:
-            checked = restored(PolicyFilter, before[0])
+            checked = restored(PolicyFilter(policy), before[0])
             fed = before[1] + checked.feed(piece)
             return state(checked), fed
 
@@ -184,7 +184,7 @@ class TestFilter:
             assert outcomes.total() == 2 ** (len(octets) - 1)
             expected = _reference(policy, octets)
             for values, fed in outcomes:
-                checked = restored(PolicyFilter, values)
+                checked = restored(PolicyFilter(policy), values)
                 assert _finished(checked, fed) == expected, octets
 
     @pytest.mark.exhaustive
