@@ -81,7 +81,7 @@ def commit(batch: Iterable[Delivery], cache: MaildirCache, sync: Sync) -> None:
     if sync is Sync.SYNCFS:
         with _FileSystems() as file_systems:
             # syncfs(2) tells of failures since its descriptor was opened.
-            deliveries = _each(deliveries, file_systems.add)
+            deliveries = _each(deliveries, file_systems.add, undo=_discard)
             deliveries = _each(deliveries, _write)
             deliveries = _each(deliveries, _close, undo=_discard)
             groups = _group(deliveries, file_systems.descriptor)
