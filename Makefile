@@ -11,7 +11,7 @@ BIN := .venv/bin
 READY := $(BIN)/ready
 
 .DELETE_ON_ERROR:
-.PHONY: serve test compiled coverage bench docs lint mutation clean
+.PHONY: serve test compile test-compiled coverage bench docs lint mutation clean
 .DEFAULT_GOAL := test
 
 serve: $(READY)-server-gevent
@@ -21,13 +21,17 @@ test: $(READY)-test
 	$(BIN)/python -m pytest $(ARGS)
 
 # The tests of the protocol and of the adapters, with the protocol compiled to C.
-compiled: $(READY)-test
+test-compiled: $(READY)-test
 	$(BIN)/python -m tests.compiled $(ARGS)
 
 # Tests that draw their cases would reach a line today and not tomorrow.
 coverage: $(READY)-test
 	$(BIN)/python -m coverage run -m pytest -q -m 'not hypothesis and not exhaustive' tests/protocol
 	$(BIN)/python -m coverage report
+
+# The protocol compiled to C, for the servers that the benchmarks name `-compiled`.
+compile: $(READY)-test
+	$(BIN)/python -m benchmarks.compiled
 
 bench: $(READY)-server-gevent-bench
 	$(BIN)/python -m benchmarks $(or $(ARGS),throughput)

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from benchmarks import compiled
+
 Handler = Literal["discard", "durable"]
 
 _ROOT = Path(__file__).parents[1]
@@ -59,12 +61,16 @@ class Ours:
 
     runtime: str
     workers: int = 1
+    is_compiled: bool = False
+    """Whether with the protocol that was compiled to C; discard only."""
 
     @property
     def name(self) -> str:
-        return f"{self.runtime}-w{self.workers}"
+        return f"{self.runtime}{'-compiled' if self.is_compiled else ''}-w{self.workers}"
 
     def missing(self) -> str | None:
+        if self.is_compiled and (reason := compiled.missing()):
+            return reason
         needed = ["lmtp_proto", "lmtp_sockets", "mailstore", "lmtp_server"]
         if self.runtime in ("uvloop", "gevent"):
             needed.append(self.runtime)
@@ -75,7 +81,11 @@ class Ours:
         arguments = ["--listen", "127.0.0.1:0", "--runtime", self.runtime]
         arguments += ["--workers", str(self.workers)]
         if handler == "discard":
-            return _process(["-m", "benchmarks.discard_server", *arguments])
+            program = ["-m", "benchmarks.discard_server", *arguments]
+            if not self.is_compiled:
+                return _process(program)
+            # The sources, where the process starts, come behind what was compiled (-P).
+            return _process(["-P", *program], path=[compiled.PLACE, _ROOT])
         return _process(["-m", "lmtp_server", "serve", *arguments, "--mail", f"{mail}/{{user}}"])
 
 
@@ -166,11 +176,15 @@ def _not_importable(modules: Sequence[str]) -> str | None:
 
 
 @contextmanager
-def _process(arguments: Sequence[str]) -> Iterator[Running]:
+def _process(arguments: Sequence[str], *, path: Sequence[Path] = ()) -> Iterator[Running]:
     """Run a Python program that says `listening on ADDRESS` on standard error once it does."""
+    environment = dict(os.environ)
+    if path:
+        environment["PYTHONPATH"] = os.pathsep.join(map(str, path))
     process = subprocess.Popen(
         [sys.executable, *arguments],
         cwd=_ROOT,
+        env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

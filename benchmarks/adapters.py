@@ -40,6 +40,7 @@ _SERVERS: tuple[Server, ...] = (
     Ours("asyncio"),
     Ours("gevent"),
     Ours("blocking"),
+    *(Ours(runtime, is_compiled=True) for runtime in ("uvloop", "asyncio", "gevent", "blocking")),
     _REFERENCE,
     _FLOOR,
     Nothing("asyncio"),
@@ -51,7 +52,7 @@ _MODES = ("unpipelined", "pipelined")
 
 def _scenario(connections: int, size: int, mode: str) -> Scenario:
     shown = f"{size // _MB}m" if size >= _MB else f"{size // _KB}k"
-    load = Load(connections=connections, size=size, mode=mode, duration=1.5, warmup=0.3)
+    load = Load(connections=connections, size=size, mode=mode, duration=1.0, warmup=0.3)
     return Scenario("discard", f"c{connections}-{shown}-{mode}", load)
 
 
