@@ -133,7 +133,7 @@ class Pool:
                     raise
                 step.alive = reply.code == 250 and step.client.usable
             case Leave():
-                await step.client.leave(LEAVE_TIME)
+                await step.client.leave(step.seconds)
             case _:
                 assert_never(step)
 

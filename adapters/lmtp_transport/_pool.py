@@ -14,6 +14,8 @@ from ._pool_book import Open, PoolBook, Retire, Reuse, Turn, Wait
 
 LEAVE_TIME: Final = 1.0
 """Seconds to take leave of a server whose connection is not needed any more."""
+# The same where a message waits behind it, perhaps behind one such leave for each connection.
+_LEAVE_IN_PASSING: Final = 0.1
 
 
 class PooledClient(Protocol):
@@ -72,12 +74,13 @@ class Submit(Generic[C]):
 
 
 class Leave(Generic[C]):
-    """Take leave for no more than `LEAVE_TIME` seconds, and close."""
+    """Take leave for no more than `seconds`, and close."""
 
-    __slots__ = ("client",)
+    __slots__ = ("client", "seconds")
 
-    def __init__(self, client: C) -> None:
+    def __init__(self, client: C, seconds: float = LEAVE_TIME) -> None:
         self.client: Final = client
+        self.seconds: Final = seconds
 
 
 PoolStep: TypeAlias = AwaitTurn | Connect[C] | Probe[C] | Submit[C] | Leave[C]
@@ -162,7 +165,7 @@ def _take(
                         ) from book.error
                     yield AwaitTurn(deadline if until is None else min(until, deadline))
                 case Retire(client=client):
-                    yield from _leave(book, client)
+                    yield from _leave(book, client, _LEAVE_IN_PASSING)
                 case Open():
                     return (yield from _open(book)), True
                 case Reuse(client=client, probe=False):
@@ -204,9 +207,11 @@ def _is_alive(book: PoolBook[C], client: C) -> Generator[PoolStep[C], None, bool
     return probe.alive
 
 
-def _leave(book: PoolBook[C], client: C) -> Generator[PoolStep[C], None, None]:
+def _leave(
+    book: PoolBook[C], client: C, seconds: float = LEAVE_TIME
+) -> Generator[PoolStep[C], None, None]:
     try:
-        yield Leave(client)
+        yield Leave(client, seconds)
     finally:
         # Not before: it counts as long as it is there.
         book.drop(client)

@@ -147,7 +147,7 @@ class SocketPool(ABC, Generic[S]):
                     raise
                 step.alive = reply.code == 250 and step.client.usable
             case Leave():
-                step.client.leave(LEAVE_TIME)
+                step.client.leave(step.seconds)
             case _:
                 assert_never(step)
 
