@@ -1,4 +1,4 @@
-"""`python -m tests.compiled`: the tests of protocol and adapters, with the protocol compiled.
+"""`python -m tests.compiled`: the tests of the protocol, compiled, and of adapters on it.
 
 They run in a copy beside the packages of the wheel: what is imported is what the wheel has.
 """
@@ -13,12 +13,16 @@ from typing import Final
 from benchmarks.compiled import PLACE, build
 
 _ROOT: Final = Path(__file__).parents[1]
-_TESTS: Final = ("tests/protocol", "tests/adapters")
+# The adapters are not compiled: of their tests those that go everywhere with them.
+_TESTS: Final = (
+    "tests/protocol",
+    *(f"tests/adapters/test_{name}.py" for name in ("client", "dialogs", "jobs", "sessions")),
+)
 _CHECK: Final = "import lmtp_proto._server as s; assert not s.__file__.endswith('.py'), s.__file__"
 
 
 def main(arguments: list[str]) -> int:
-    """Build and test; `arguments` are pytest's, by default all tests that are to pass."""
+    """Build and test; `arguments` are pytest's, by default _TESTS."""
     build()
     for name in ("tests", "benchmarks", "docs"):
         ignored = shutil.ignore_patterns("__pycache__", "_build")
