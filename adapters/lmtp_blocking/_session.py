@@ -5,27 +5,27 @@ alone. Results of other threads' futures come in through a queue, in which a cut
 """
 
 import logging
-import select
 import socket
 from collections.abc import Awaitable, Generator
 from queue import Empty, SimpleQueue
 
 from lmtp_proto import Effect, Run
-from lmtp_sockets import wait_for_poll, wait_for_socket
+from lmtp_sockets import wait_for_socket
 from lmtp_transport import SocketSession
+
+from ._stream import BlockingStream
 
 
 class ServerSession(SocketSession):
     """A server's end of one connection. `stop()` and `cut()` are for any thread."""
 
     logger = logging.getLogger("lmtp_blocking")
+    stream = BlockingStream
 
     def __init__(
         self, sock: socket.socket, peer: str, conversation: Generator[Effect, None, None]
     ) -> None:
         super().__init__(sock, peer, conversation)
-        self._readable = select.poll()
-        self._readable.register(sock, select.POLLIN)
         # Futures that are done; None says that the session is cut off.
         self._done: SimpleQueue[Run | None] = SimpleQueue()
         self._is_over = False
@@ -83,7 +83,4 @@ class ServerSession(SocketSession):
             done.run()
 
     def _wait(self, writing: bool, deadline: float) -> bool:
-        if writing:
-            return wait_for_socket(self._sock, True, deadline)
-        # A read that waits by itself would save a system call, but hold its buffer meanwhile.
-        return wait_for_poll(self._readable, deadline)
+        return wait_for_socket(self._sock, writing, deadline)

@@ -22,7 +22,6 @@ from ._connect import (
     Waiting,
     connect,
     connecting,
-    wait_for_poll,
     wait_for_socket,
 )
 from ._listen import BACKLOG, listen, unlink_if_ours
@@ -52,6 +51,5 @@ __all__ = [
     "peer_name",
     "refuse",
     "unlink_if_ours",
-    "wait_for_poll",
     "wait_for_socket",
 ]

@@ -63,11 +63,6 @@ def wait_for_socket(sock: socket.socket, writing: bool, deadline: float) -> bool
     # poll(), unlike select(), takes descriptors beyond 1023.
     poll = select.poll()
     poll.register(sock, select.POLLOUT if writing else select.POLLIN)
-    return wait_for_poll(poll, deadline)
-
-
-def wait_for_poll(poll: select.poll, deadline: float) -> bool:
-    """Wait in this thread for what is registered with `poll`, as `wait_for_socket()` does."""
     while True:
         left = deadline - time.monotonic()
         if poll.poll(min(max(left, 0.0), _LONGEST_POLL) * 1000):

@@ -7,7 +7,7 @@ not read in time, is no error: nothing more comes from it and nothing more is wr
 import socket
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import ClassVar, Final
 
 from ._accept import LINGER
 
@@ -15,7 +15,7 @@ _BLOCK: Final = 65_536
 
 
 class Stream:
-    """One connected socket, made non-blocking, which is this object's to close.
+    """One connected socket, which is this object's to close.
 
     `wait(writing, deadline)` returns True once the socket can be read (`writing` False) or written,
     False when `deadline`, in seconds of `time.monotonic()`, has passed first.
@@ -23,8 +23,10 @@ class Stream:
 
     __slots__ = ("_ended", "_gone", "_sock", "_wait")
 
+    _blocking: ClassVar[bool] = False
+
     def __init__(self, sock: socket.socket, wait: Callable[[bool, float], bool]) -> None:
-        sock.setblocking(False)
+        sock.setblocking(self._blocking)
         self._sock = sock
         self._wait = wait
         # The peer sends no more.
@@ -37,26 +39,19 @@ class Stream:
 
         Always waits, even for octets that are there: so other sessions get their turn.
         """
-        while not self._gone:
-            if not self._wait(False, deadline):
+        octets = None
+        while octets is None:
+            if not self._gone and not self._wait(False, deadline):
                 return None
-            try:
-                octets = self._sock.recv(_BLOCK)
-            except BlockingIOError:
-                continue
-            except OSError:
-                self._gone = True
-            else:
-                self._ended = not octets
-                return octets
-        return b""
+            octets = self._read(_BLOCK, socket.MSG_DONTWAIT)
+        return octets
 
     def send(self, data: bytes, deadline: float) -> None:
         """Write all of `data`, or give the peer up for gone when it has not read by `deadline`."""
         rest = memoryview(data)
         while rest and not self._gone:
             try:
-                rest = rest[self._sock.send(rest) :]
+                rest = rest[self._sock.send(rest, socket.MSG_DONTWAIT) :]
             except BlockingIOError:
                 if not self._wait(True, deadline):
                     self._gone = True
@@ -83,6 +78,20 @@ class Stream:
                     pass
         finally:
             self._sock.close()
+
+    def _read(self, size: int, flags: int) -> bytes | None:
+        """One read of up to `size` octets: None when nothing has come."""
+        if not self._gone:
+            try:
+                octets = self._sock.recv(size, flags)
+            except BlockingIOError:
+                return None
+            except OSError:
+                self._gone = True
+            else:
+                self._ended = not octets
+                return octets
+        return b""
 
     def _shut(self, how: int) -> None:
         try:

@@ -29,6 +29,8 @@ class SocketSession(ABC):
 
     logger: ClassVar[logging.Logger]
     """The runtime's."""
+    stream: ClassVar[type[Stream]] = Stream
+    """How the runtime reads."""
 
     def __init__(
         self, sock: socket.socket, peer: str, conversation: Generator[Effect, None, None]
@@ -36,7 +38,7 @@ class SocketSession(ABC):
         self._sock = sock
         self._peer = peer
         self._conversation = conversation
-        self._stream = Stream(sock, self._wait)
+        self._stream = self.stream(sock, self._wait)
         self._is_cut = False
 
     def stop(self) -> None:
