@@ -23,6 +23,7 @@ class Stream:
 
     __slots__ = ("_ended", "_gone", "_sock", "_wait")
 
+    # The mode that the socket is put into; reads and writes here wait in neither.
     _blocking: ClassVar[bool] = False
 
     def __init__(self, sock: socket.socket, wait: Callable[[bool, float], bool]) -> None:
