@@ -73,6 +73,7 @@ def _step(before: _Outcome, piece: bytes) -> _Outcome:
 
 
 @pytest.mark.exhaustive
+@pytest.mark.timeout(180)
 def test_every_string_in_every_split() -> None:
     strings = splits = 0
     for octets, outcomes in strings_in_all_splits(_ALPHABET, _LENGTH, _BEGINNING, _step):
