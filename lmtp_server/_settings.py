@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from lmtp_sockets import TcpAddress, UnixAddress, parse_address
 
 from ._runtimes import Runtime, fastest
-from ._template import MailTemplate
+from ._users import MailTemplate
 
 # Names that RFC 5321 4.1.2 allows, and the underscores that hosts have nevertheless.
 _HOSTNAME: Final = r"^[A-Za-z0-9_]([A-Za-z0-9._\-]{0,253}[A-Za-z0-9_])?$"

@@ -1,101 +1,117 @@
-"""The template of the Maildirs' paths.
+"""Templates of paths: of Maildirs, and of homes.
 
-The invariant: whatever is put into it, the result lies below `root`, as many levels down as the
-template has components behind it, and two pairs of user and domain that differ in a field of the
-template never have the same path.
+The invariant: whatever user is put into one, the result lies below `root`, or below the user's
+home, as many levels down as the template has components behind it; and two users that differ in a
+variable of the template never have the same path.
 """
 
 import os
 import re
 from pathlib import PurePosixPath
-from typing import Final, NewType
+from typing import Final
 
-PathName = NewType("PathName", str)
-"""A text that is safe as a component of a path and as a part of one."""
+from ._variables import Names, Piece, Variable, read_variables
 
-# No "/" and no NUL, which file systems forbid; nothing that a shell or a terminal would take for
-# more than a letter, because people look at these directories. "+" stays for those who use no
-# recipient delimiter, "=" for rewritten senders (SRS, VERP), "'" for names.
-_PATH_NAME: Final = re.compile(r"[A-Za-z0-9_+='\-][A-Za-z0-9._+='\-]*")
 _IN_PATH_NAME: Final = re.compile(r"[A-Za-z0-9._+='\-]")
 # NAME_MAX of every file system that holds mail.
 _COMPONENT_LIMIT: Final = 255
-
-_FIELD: Final = re.compile(r"\{(user|domain)\}")
-_BRACE: Final = re.compile(r"[{}]")
-
-
-def path_name(text: str) -> PathName:
-    """`text`, checked. Raises ValueError that says what is wrong with it."""
-    if not text:
-        raise ValueError("it is empty")
-    if _PATH_NAME.fullmatch(text) is None:
-        if text.startswith("."):
-            raise ValueError("it begins with a dot")
-        raise ValueError("it has a character that is not allowed here")
-    return PathName(text)
+# What a piece of a name becomes where it would hide the directory, or be no name at all.
+_DOT: Final = "_"
 
 
 class MailTemplate:
-    """A path such as `./mail/{domain}/{user}`.
+    """A path such as `./mail/{domain}/{user}`, `/srv/mail/%d/%n` or `~/Maildir`.
 
-    `root` is the absolute path of the directory in front of the first component with a field.
-    Raises ValueError for a text that is no template.
+    `root` is the absolute path of the directory in front of the first component with a variable;
+    None where that is the user's home. Raises ValueError for a text that is no template.
     """
 
     def __init__(self, text: str) -> None:
         self._text = text
         if not text.isprintable():
             raise ValueError("it has a character that is not printable")
-        components = [part for part in text.split("/") if part not in {"", "."}]
-        fixed = 0
-        while fixed < len(components) and _BRACE.search(components[fixed]) is None:
+        components = _components(text)
+        at_home = bool(components) and _is_home(components[0])
+        fixed = 1 if at_home else 0
+        while not at_home and fixed < len(components) and not _variables(components[fixed]):
             fixed += 1
-        # Each is a row of literals at even places and names of fields at odd places.
-        self._components = [_FIELD.split(part) for part in components[fixed:]]
-        fields = [name for pieces in self._components for name in pieces[1::2]]
-        if "user" not in fields:
-            raise ValueError("{user} is not in it: all users would share one Maildir")
+        self._components = components[fixed:]
+        variables = [one for pieces in self._components for one in _variables(pieces)]
+        if any(one.source == "home" for one in variables):
+            raise ValueError("the home may stand in front only")
         for pieces in self._components:
             _check(pieces)
-        self.root = os.path.abspath(
-            ("/" if text.startswith("/") else "") + "/".join(components[:fixed])
-        )
-        if self.root == "/":
-            raise ValueError("there is no directory in front of the first field")
-        self.needs_domain = "domain" in fields
+        self.root: Final = None if at_home else _root(text, components[:fixed])
+        if self.root is not None:
+            if not any(one.whole and one.source in {"user", "local"} for one in variables):
+                raise ValueError("{user} is not in it: all users would share one Maildir")
+            if self.root == "/":
+                raise ValueError("there is no directory in front of the first field")
+        self.needs_domain: Final = any(one.source == "domain" for one in variables)
 
     def __str__(self) -> str:
         return self._text
 
-    def expand(self, *, user: PathName, domain: PathName | None) -> PurePosixPath:
-        """The path for this user, relative to `root`.
+    def expand(self, names: Names) -> PurePosixPath:
+        """The path for this user, relative to `root` or to its home.
 
-        `domain` may be None only if the template does not need it. Raises ValueError where a
-        component becomes too long for a file system.
+        Raises ValueError where the names have characters that no path may have, where the domain is
+        missing, and where a component becomes too long for a file system.
         """
+        names.check()
         path = []
         for pieces in self._components:
-            component = pieces[0]
-            for name, literal in zip(pieces[1::2], pieces[2::2], strict=True):
-                value = user if name == "user" else domain
-                if value is None:
-                    raise ValueError("it has no domain")
-                component += value + literal
+            component = "".join(
+                piece if isinstance(piece, str) else _value(piece, names) for piece in pieces
+            )
             if len(os.fsencode(component)) > _COMPONENT_LIMIT:
                 raise ValueError("it is too long")
             path.append(component)
         return PurePosixPath(*path)
 
 
-def _check(pieces: list[str]) -> None:
-    """Raise ValueError if a component is none, or leaves open where one field ends."""
-    literals = pieces[0::2]
-    if any(_BRACE.search(literal) for literal in literals):
-        raise ValueError("only {user} and {domain} may stand in braces")
-    if pieces == [".."]:
+def _components(text: str) -> list[tuple[Piece, ...]]:
+    """The path, one component an item."""
+    components: list[list[Piece]] = [[]]
+    for piece in read_variables(text):
+        if isinstance(piece, Variable):
+            components[-1].append(piece)
+            continue
+        first, *others = piece.split("/")
+        components[-1] += filter(None, (first,))
+        components += ([other] if other else [] for other in others)
+    return [tuple(pieces) for pieces in components if pieces and pieces != ["."]]
+
+
+def _variables(pieces: tuple[Piece, ...]) -> list[Variable]:
+    return [piece for piece in pieces if isinstance(piece, Variable)]
+
+
+def _is_home(pieces: tuple[Piece, ...]) -> bool:
+    return pieces in {("~",), (Variable("home"),)}
+
+
+def _root(text: str, components: list[tuple[Piece, ...]]) -> str:
+    fixed = "/".join(str(piece) for pieces in components for piece in pieces)
+    return os.path.abspath(("/" if text.startswith("/") else "") + fixed)
+
+
+def _check(pieces: tuple[Piece, ...]) -> None:
+    """Raise ValueError if a component is none, or leaves open where one variable ends."""
+    if pieces == ("..",):
         raise ValueError("'..' stands behind a field")
     # "{user}{domain}" would give "ab" + "c.org" and "a" + "bc.org" the same Maildir.
-    for literal in literals[1:-1]:
-        if _IN_PATH_NAME.sub("", literal) == "":
+    between: str | None = None
+    for piece in pieces:
+        if isinstance(piece, str):
+            between = None if between is None else between + piece
+            continue
+        if between is not None and _IN_PATH_NAME.sub("", between) == "":
             raise ValueError("two fields need '@' or '/' between them")
+        between = ""
+
+
+def _value(variable: Variable, names: Names) -> str:
+    value = variable.of(names)
+    # A piece may begin with a dot although the name does not.
+    return _DOT + value[1:] if value.startswith(".") else value or _DOT
