@@ -15,10 +15,9 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 from pydantic_core import ErrorDetails
 
+from lmtp_server._runtimes import Runtime, fastest
+from lmtp_server._template import MailTemplate
 from lmtp_sockets import TcpAddress, UnixAddress, parse_address
-
-from ._runtimes import Runtime, fastest
-from ._template import MailTemplate
 
 # Names that RFC 5321 4.1.2 allows, and the underscores that hosts have nevertheless.
 _HOSTNAME: Final = r"^[A-Za-z0-9_]([A-Za-z0-9._\-]{0,253}[A-Za-z0-9_])?$"

@@ -11,13 +11,12 @@ import socket
 import sys
 from functools import partial
 
+from lmtp_server import _logging, _mail_root
+from lmtp_server._runtimes import missing
+from lmtp_server._settings import ServeSettings, SettingsError
+from lmtp_server._supervisor import Supervisor
+from lmtp_server._worker import work
 from lmtp_sockets import format_address, listen, unlink_if_ours
-
-from . import _logging, _mail_root
-from ._runtimes import missing
-from ._settings import ServeSettings, SettingsError
-from ._supervisor import Supervisor
-from ._worker import work
 
 
 def serve(settings: ServeSettings) -> int:
