@@ -12,13 +12,15 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 from pydantic_core import ErrorDetails
 
+from lmtp_server._runtimes import Runtime, fastest
+from lmtp_server._users import CHARACTERS, MailTemplate, NameRules
 from lmtp_sockets import TcpAddress, UnixAddress, parse_address
 
-from ._runtimes import Runtime, fastest
-from ._users import MailTemplate
+from ._quota import QuotaSettings
+from ._userdb import UserdbSettings
 
 # Names that RFC 5321 4.1.2 allows, and the underscores that hosts have nevertheless.
 _HOSTNAME: Final = r"^[A-Za-z0-9_]([A-Za-z0-9._\-]{0,253}[A-Za-z0-9_])?$"
@@ -61,6 +63,12 @@ def _own_name() -> str:
     return name if re.fullmatch(_HOSTNAME, name) else "localhost"
 
 
+def _format(text: str) -> str:
+    NameRules(format=text)
+    return text
+
+
+_Id = Annotated[int, Field(ge=0, le=2**32 - 2, description="a number of a user or group")]
 _Address = Annotated[TcpAddress | UnixAddress, PlainValidator(_address)]
 
 
@@ -107,6 +115,15 @@ class ServeSettings(BaseModel):
     save_to_detail_mailbox: Annotated[bool, Field(description="true or false")] = False
     mailbox_autocreate: Annotated[bool, Field(description="true or false")] = False
     mailbox_autosubscribe: Annotated[bool, Field(description="true or false")] = False
+    userdb: Annotated[list[UserdbSettings], Field(description="tables [[userdb]]")] = []
+    auth_username_format: Annotated[str, AfterValidator(_format)] = "%Lu"
+    auth_username_chars: Annotated[str, Field(description="a text, or none")] = CHARACTERS
+    first_valid_uid: _Id = 500
+    last_valid_uid: _Id = 0
+    first_valid_gid: _Id = 1
+    last_valid_gid: _Id = 0
+    quota: Annotated[QuotaSettings, Field(description="a table [quota]")] = QuotaSettings()
+    spool_directory: Annotated[str | None, Field(description="the path of a directory")] = None
     drain: Annotated[
         float,
         Field(ge=0, le=86400, allow_inf_nan=False, description="seconds from 0 to 86400"),
@@ -141,7 +158,9 @@ def read_settings(
                 place = "--" + name.replace("_", "-")
             else:
                 # What is wrong in a list is wrong at its place there, counted from 0 as in TOML.
-                path = "".join(f"[{index}]" for index in fault["loc"][1:])
+                path = "".join(
+                    f"[{key}]" if isinstance(key, int) else f".{key}" for key in fault["loc"][1:]
+                )
                 place = f"{config}: {name}{path}"
             found.append(f"{place}: {_explain(fault)}")
     if found or settings is None:
