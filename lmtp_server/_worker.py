@@ -1,6 +1,7 @@
 """A worker: one of the processes that serve the listeners."""
 
 import gc
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from mailstore import FolderOptions, MaildirStore, StoreHandler
 from ._runtimes import Service, run
 from ._settings import ServeSettings
 from ._supervisor import report_ready
-from ._users import Users
+from ._users import Directory, NameRules, StaticUsers, Userdb, Users
 
 # Objects made before the collector looks for cycles, of which a session leaves few.
 _COLLECT_AFTER: Final = 20_000
@@ -34,17 +35,21 @@ def work(
     settings: ServeSettings, listeners: Sequence[socket.socket], channel: socket.socket
 ) -> None:
     """Deliver what comes in on `listeners` until `channel` is at its end."""
+    assert settings.mail.root is not None
     store = MaildirStore(
-        settings.mail.root,
+        os.path.realpath(settings.mail.root),
         hostname=settings.hostname,
         folders=FolderOptions(
             autocreate=settings.mailbox_autocreate, autosubscribe=settings.mailbox_autosubscribe
         ),
     )
+    everybody = StaticUsers({}, paths=(settings.mail,))
     users = Users(
+        Directory([Userdb(name="static", driver=everybody)]),
         settings.mail,
-        hostname=settings.hostname,
-        delimiters=settings.recipient_delimiter,
+        names=NameRules(
+            delimiters=settings.recipient_delimiter, hostname=settings.hostname.lower()
+        ),
         detail_is_mailbox=settings.save_to_detail_mailbox,
     )
     service = Service(

@@ -59,6 +59,7 @@ def _prepare(settings: ServeSettings, listeners: list[socket.socket]) -> None:
         except OSError as error:
             faults.append(f"listen: {error.strerror or error}")
     root = settings.mail.root
+    assert root is not None
     try:
         _mail_root.check(root)
         if not faults:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationErr
 from pydantic_core import ErrorDetails
 
 from lmtp_server._runtimes import Runtime, fastest
-from lmtp_server._template import MailTemplate
+from lmtp_server._users import MailTemplate
 from lmtp_sockets import TcpAddress, UnixAddress, parse_address
 
 # Names that RFC 5321 4.1.2 allows, and the underscores that hosts have nevertheless.
