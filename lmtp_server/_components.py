@@ -75,6 +75,10 @@ class Quotas:
         """The quota of a user, for counting where there is no limit, too."""
         return self._quotas.of(located.maildir, self.policy(located))
 
+    def finish_warnings(self) -> None:
+        """Wait until the programs that warn have ended."""
+        self._quotas.finish_warnings()
+
     def close(self) -> None:
         """Close the root."""
         self._quotas.close()
