@@ -9,12 +9,12 @@ from functools import partial
 from typing import Final
 
 from lmtp_proto import Settings
-from mailstore import FolderOptions, MaildirStore, StoreHandler
+from mailstore import StoreHandler
 
+from ._components import open_mail
 from ._runtimes import Service, run
 from ._settings import ServeSettings
 from ._supervisor import report_ready
-from ._users import Directory, NameRules, StaticUsers, Userdb, Users
 
 # Objects made before the collector looks for cycles, of which a session leaves few.
 _COLLECT_AFTER: Final = 20_000
@@ -35,25 +35,9 @@ def work(
     settings: ServeSettings, listeners: Sequence[socket.socket], channel: socket.socket
 ) -> None:
     """Deliver what comes in on `listeners` until `channel` is at its end."""
-    assert settings.mail.root is not None
-    store = MaildirStore(
-        os.path.realpath(settings.mail.root),
-        hostname=settings.hostname,
-        folders=FolderOptions(
-            autocreate=settings.mailbox_autocreate, autosubscribe=settings.mailbox_autosubscribe
-        ),
-    )
-    everybody = StaticUsers({}, paths=(settings.mail,))
-    users = Users(
-        Directory([Userdb(name="static", driver=everybody)]),
-        settings.mail,
-        names=NameRules(
-            delimiters=settings.recipient_delimiter, hostname=settings.hostname.lower()
-        ),
-        detail_is_mailbox=settings.save_to_detail_mailbox,
-    )
+    mail = open_mail(settings, own_uid=os.geteuid())
     service = Service(
-        handler=StoreHandler(store, users.locate),
+        handler=StoreHandler(mail.store, mail.users.locate),
         settings=Settings(hostname=settings.hostname),
         listeners=listeners,
         channel=channel,
@@ -62,4 +46,4 @@ def work(
     )
     _tune()
     run(settings.runtime, service)
-    store.close()
+    mail.close()

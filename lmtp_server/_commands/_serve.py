@@ -12,6 +12,7 @@ import sys
 from functools import partial
 
 from lmtp_server import _logging, _mail_root
+from lmtp_server._components import mail_root
 from lmtp_server._runtimes import missing
 from lmtp_server._settings import ServeSettings, SettingsError
 from lmtp_server._supervisor import Supervisor
@@ -58,12 +59,12 @@ def _prepare(settings: ServeSettings, listeners: list[socket.socket]) -> None:
             listeners.append(listen(address))
         except OSError as error:
             faults.append(f"listen: {error.strerror or error}")
-    root = settings.mail.root
-    assert root is not None
+    root = mail_root(settings)
     try:
-        _mail_root.check(root)
-        if not faults:
-            _mail_root.make(root)
+        if root is not None:
+            _mail_root.check(root)
+            if not faults:
+                _mail_root.make(root)
     except OSError as error:
         faults.append(f"mail: cannot keep mail in {root!r}: {error.strerror}")
     if faults:
@@ -81,7 +82,7 @@ def _announce(settings: ServeSettings, listeners: list[socket.socket]) -> None:
     lines = [f"listening on {format_address(listener)}\n" for listener in listeners]
     if sys.stderr.isatty():
         to = shlex.quote(format_address(listeners[0]))
-        maildir = str(settings.mail).format(user="me", domain="example.org")
+        maildir = settings.mail.example()
         lines.append(
             f"send a first message, to lie in {maildir}/new: echo hello | {_command()} send"
             f" --to {to} --from you@example.org --rcpt me@example.org -\n"

@@ -10,7 +10,7 @@ import re
 from pathlib import PurePosixPath
 from typing import Final
 
-from ._variables import Names, Piece, Variable, read_variables
+from ._variables import Names, Piece, Text, Variable, read_variables
 
 _IN_PATH_NAME: Final = re.compile(r"[A-Za-z0-9._+='\-]")
 # NAME_MAX of every file system that holds mail.
@@ -51,6 +51,10 @@ class MailTemplate:
 
     def __str__(self) -> str:
         return self._text
+
+    def example(self) -> str:
+        """The path of me@example.org, as it was written."""
+        return Text(self._text).expand(Names(local="me", domain="example.org", home="~"))
 
     def expand(self, names: Names) -> PurePosixPath:
         """The path for this user, relative to `root` or to its home.
