@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import assert_never
 
 from mailstore import (
-    FolderOptions,
     MaildirQuota,
     MaildirQuotas,
     MaildirStore,
@@ -35,8 +34,6 @@ from ._users import (
     Users,
     ValidIds,
 )
-
-_TRACE = TraceOptions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +78,7 @@ class Quotas:
 
 
 def open_mail(
-    settings: ServeSettings, *, own_uid: int | None, trace: TraceOptions = _TRACE
+    settings: ServeSettings, *, own_uid: int | None, trace: TraceOptions | None = None
 ) -> Mail:
     """What delivers by `settings`. `own_uid` is that of `Users`. Raises OSError."""
     quotas = Quotas(settings)
@@ -117,19 +114,20 @@ def make_users(
     )
 
 
-def make_store(settings: ServeSettings, *, trace: TraceOptions = _TRACE) -> MaildirStore:
+def make_store(settings: ServeSettings, *, trace: TraceOptions | None = None) -> MaildirStore:
     """The store. Raises OSError."""
     root = store_root(settings)
     return MaildirStore(
         root,
         hostname=settings.hostname,
-        folders=FolderOptions(
-            autocreate=settings.mailbox_autocreate, autosubscribe=settings.mailbox_autosubscribe
-        ),
+        sync=settings.sync,
+        line_ending=settings.line_ending,
+        folders=settings.folders,
         # Below the mail root a spooled message lies on the file system it goes to.
         spool_directory=settings.spool_directory
         or (root if root != "/" else tempfile.gettempdir()),
-        trace=trace,
+        spool_threshold=settings.spool_threshold,
+        trace=settings.trace.options if trace is None else trace,
     )
 
 
