@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import assert_never
+from typing import Final, assert_never
 
 from mailstore import (
     MaildirQuota,
@@ -51,10 +51,10 @@ class Mail:
 
 
 class Quotas:
-    """The quotas of users, below the root of the store."""
+    """The quotas of users whose Maildirs are below `root`. Raises OSError."""
 
-    def __init__(self, settings: ServeSettings) -> None:
-        self._quotas = MaildirQuotas(store_root(settings))
+    def __init__(self, settings: ServeSettings, *, root: str) -> None:
+        self._quotas = MaildirQuotas(root)
         self._policy = lru_cache(maxsize=1024)(settings.quota.policy)
 
     def policy(self, located: Located) -> QuotaPolicy:
@@ -77,14 +77,13 @@ class Quotas:
         self._quotas.close()
 
 
-def open_mail(
-    settings: ServeSettings, *, own_uid: int | None, trace: TraceOptions | None = None
-) -> Mail:
+def open_mail(settings: ServeSettings, *, own_uid: int | None) -> Mail:
     """What delivers by `settings`. `own_uid` is that of `Users`. Raises OSError."""
-    quotas = Quotas(settings)
+    root = store_root(settings)
+    quotas = Quotas(settings, root=root)
     return Mail(
         users=make_users(settings, own_uid=own_uid, quotas=quotas),
-        store=make_store(settings, trace=trace),
+        store=make_store(settings, root=root),
         quotas=quotas,
     )
 
@@ -114,9 +113,10 @@ def make_users(
     )
 
 
-def make_store(settings: ServeSettings, *, trace: TraceOptions | None = None) -> MaildirStore:
-    """The store. Raises OSError."""
-    root = store_root(settings)
+def make_store(
+    settings: ServeSettings, *, root: str, trace: TraceOptions | None = None
+) -> MaildirStore:
+    """A store of the Maildirs below `root`. Raises OSError."""
     return MaildirStore(
         root,
         hostname=settings.hostname,
