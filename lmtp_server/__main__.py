@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_deliver(commands)
     _add_user(commands)
     _add_quota(commands)
+    _add_config_command(commands)
     return parser
 
 
@@ -220,6 +221,52 @@ def _add_quota(commands: "argparse._SubParsersAction[_Parser]") -> None:
     _add_config(quota, "-c", "--config")
 
 
+def _add_config_command(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    config = commands.add_parser(
+        "config",
+        help="check or show the settings, or make them from Dovecot's",
+        description="Checks or shows the settings, or makes a settings file from Dovecot's.",
+        allow_abbrev=False,
+    )
+    actions = config.add_subparsers(dest="action", required=True, metavar="ACTION")
+    check = actions.add_parser(
+        "check",
+        help="say all that is wrong with the settings",
+        description="Says all that is wrong with the settings, a line for each fault.",
+        epilog="Exit codes: 0 nothing, 78 something is wrong.",
+        allow_abbrev=False,
+    )
+    show = actions.add_parser(
+        "show",
+        help="print the settings, defaults included",
+        description="Prints the settings as a TOML file, with the defaults of what is not set."
+        " Secrets are not shown.",
+        epilog="Exit codes: 0 done, 78 wrong settings.",
+        allow_abbrev=False,
+    )
+    show.add_argument(
+        "--diff", action="store_true", help="only those that differ from the defaults"
+    )
+    for command in (check, show):
+        _add_config(command, "-c", "--config")
+    importing = actions.add_parser(
+        "import-dovecot",
+        help="print settings made from Dovecot's",
+        description="Prints a settings file made from what `doveconf -n` says, of Dovecot 2.3 or"
+        " 2.4, and tells on standard error what could not be taken over, and what to do about it.",
+        epilog="Exit codes: 0 done, 65 the input is not what doveconf writes, 66 it cannot be"
+        " read, 78 wrong flags.",
+        allow_abbrev=False,
+    )
+    importing.add_argument(
+        "file",
+        metavar="FILE",
+        nargs="?",
+        default="-",
+        help="what `doveconf -n` said; - is standard input, the default",
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (that of the process by default); the exit code."""
     try:
@@ -240,6 +287,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return _send(arguments, faults)
             case "deliver":
                 return _deliver(arguments, faults)
+            case "config":
+                return _config(arguments, faults)
             case command:
                 return _ask(command, arguments, faults)
     except KeyboardInterrupt:
@@ -248,10 +297,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(arguments: dict[str, Any], faults: list[str]) -> int:
-    try:
-        import pydantic  # noqa: F401  # asked for here, where its absence can be explained
-    except ImportError:
-        return _refuse(["pydantic is not installed: pip install 'lmtp-proto[server]'"])
+    if not _has_pydantic():
+        return os.EX_CONFIG
     from ._commands._serve import serve
     from ._settings import SettingsError, read_settings
 
@@ -273,6 +320,22 @@ def _send(arguments: dict[str, Any], faults: list[str]) -> int:
     except InputError as error:
         sys.stderr.write(f"lmtp-server: {error}\n")
         return os.EX_NOINPUT
+
+
+def _config(arguments: dict[str, Any], faults: list[str]) -> int:
+    if not _has_pydantic():
+        return os.EX_CONFIG
+    from ._commands import _config
+    from ._settings import SettingsError, read_settings
+
+    action = arguments["action"]
+    if action == "import-dovecot":
+        return _refuse(faults) if faults else _config.import_dovecot(arguments["file"])
+    try:
+        settings = read_settings({}, arguments["config"], faults)
+    except SettingsError as error:
+        return _refuse(error.faults)
+    return _config.show(settings, diff=arguments["diff"]) if action == "show" else os.EX_OK
 
 
 def _usage_code(argv: Sequence[str]) -> int:
@@ -313,6 +376,16 @@ def _ask(command: str, arguments: dict[str, Any], faults: list[str]) -> int:
     from ._commands._quota import quota
 
     return quota(settings, arguments["name"], recalculate=arguments["action"] == "recalc")
+
+
+def _has_pydantic() -> bool:
+    """Whether settings can be read; if not, it is told what to do."""
+    try:
+        import pydantic  # noqa: F401  # asked for here, where its absence can be explained
+    except ImportError:
+        _refuse(["pydantic is not installed: pip install 'lmtp-proto[server]'"])
+        return False
+    return True
 
 
 def _refuse(faults: list[str]) -> int:

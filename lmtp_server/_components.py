@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import Final, assert_never
 
 from mailstore import (
-    FolderOptions,
     MaildirQuota,
     MaildirQuotas,
     MaildirStore,
@@ -35,8 +34,6 @@ from ._users import (
     Users,
     ValidIds,
 )
-
-_TRACE: Final = TraceOptions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,18 +117,21 @@ def make_users(
     )
 
 
-def make_store(settings: ServeSettings, *, root: str, trace: TraceOptions = _TRACE) -> MaildirStore:
+def make_store(
+    settings: ServeSettings, *, root: str, trace: TraceOptions | None = None
+) -> MaildirStore:
     """A store of the Maildirs below `root`. Raises OSError."""
     return MaildirStore(
         root,
         hostname=settings.hostname,
-        folders=FolderOptions(
-            autocreate=settings.mailbox_autocreate, autosubscribe=settings.mailbox_autosubscribe
-        ),
+        sync=settings.sync,
+        line_ending=settings.line_ending,
+        folders=settings.folders,
         # Below the mail root a spooled message lies on the file system it goes to.
         spool_directory=settings.spool_directory
         or (root if root != "/" else tempfile.gettempdir()),
-        trace=trace,
+        spool_threshold=settings.spool_threshold,
+        trace=settings.trace.options if trace is None else trace,
     )
 
 

@@ -38,7 +38,13 @@ def work(
     mail = open_mail(settings, own_uid=os.geteuid())
     service = Service(
         handler=StoreHandler(mail.store, mail.users.locate),
-        settings=Settings(hostname=settings.hostname),
+        settings=Settings(
+            hostname=settings.hostname,
+            greeting=settings.greeting,
+            limits=settings.limits.limits,
+            path_rules=settings.limits.path_rules,
+            content_policy=settings.content.policy,
+        ),
         listeners=listeners,
         channel=channel,
         ready=partial(report_ready, channel),

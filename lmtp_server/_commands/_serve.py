@@ -17,7 +17,7 @@ from lmtp_server._runtimes import missing
 from lmtp_server._settings import ServeSettings, SettingsError
 from lmtp_server._supervisor import Supervisor
 from lmtp_server._worker import work
-from lmtp_sockets import format_address, listen, unlink_if_ours
+from lmtp_sockets import format_address, listen, parse_address, unlink_if_ours
 
 
 def serve(settings: ServeSettings) -> int:
@@ -54,9 +54,9 @@ def _prepare(settings: ServeSettings, listeners: list[socket.socket]) -> None:
             f"runtime: {settings.runtime} is not installed:"
             f" pip install 'lmtp-proto[{settings.runtime}]'"
         )
-    for address in settings.listen:
+    for listener in settings.listeners:
         try:
-            listeners.append(listen(address))
+            listeners.append(listen(parse_address(listener.address), mode=listener.mode))
         except OSError as error:
             faults.append(f"listen: {error.strerror or error}")
     root = mail_root(settings)
