@@ -8,13 +8,14 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, assert_never
+from typing import assert_never
 
 from mailstore import (
-    MaildirQuota,
     MaildirQuotas,
     MaildirStore,
+    Quota,
     QuotaPolicy,
+    RedisQuotas,
     TraceOptions,
 )
 
@@ -51,34 +52,51 @@ class Mail:
 
 
 class Quotas:
-    """The quotas of users whose Maildirs are below `root`. Raises OSError."""
+    """The quotas of users whose Maildirs are below `root`, counted there or in Redis.
+
+    Raises OSError, and ImportError if Redis is asked for and its extra is not installed.
+    """
 
     def __init__(self, settings: ServeSettings, *, root: str) -> None:
-        self._quotas = MaildirQuotas(root)
-        self._policy = lru_cache(maxsize=1024)(settings.quota.policy)
+        quota = settings.quota
+        self._maildirs = MaildirQuotas(root)
+        self._redis = None
+        if quota.backend == "redis":
+            assert quota.url is not None
+            self._redis = RedisQuotas(
+                quota.url.reveal(), prefix=quota.prefix, timeout=quota.timeout
+            )
+        self._policy = lru_cache(maxsize=1024)(quota.policy)
 
     def policy(self, located: Located) -> QuotaPolicy:
         """What a user may hold."""
         return self._policy(located.entry.quota_rules)
 
-    def of(self, located: Located) -> MaildirQuota | None:
+    def of(self, located: Located) -> Quota | None:
         """The quota of a user, None without one."""
-        policy = self.policy(located)
-        if not located.entry.quota_rules and not policy.mail_size:
+        if not located.entry.quota_rules and not self.policy(located).mail_size:
             return None
-        return self._quotas.of(located.maildir, policy)
+        return self.always(located)
 
-    def always(self, located: Located) -> MaildirQuota:
+    def always(self, located: Located) -> Quota:
         """The quota of a user, for counting where there is no limit, too."""
-        return self._quotas.of(located.maildir, self.policy(located))
+        policy = self.policy(located)
+        maildir = self._maildirs.of(located.maildir, policy)
+        if self._redis is None:
+            return maildir
+        return self._redis.of(located.entry.name, policy, maildir.count)
 
     def finish_warnings(self) -> None:
         """Wait until the programs that warn have ended."""
-        self._quotas.finish_warnings()
+        self._maildirs.finish_warnings()
+        if self._redis is not None:
+            self._redis.finish_warnings()
 
     def close(self) -> None:
-        """Close the root."""
-        self._quotas.close()
+        """Close the root and the connections."""
+        self._maildirs.close()
+        if self._redis is not None:
+            self._redis.close()
 
 
 def open_mail(settings: ServeSettings, *, own_uid: int | None) -> Mail:

@@ -21,16 +21,11 @@ def _only(maildir: Path) -> bytes:
 @pytest.mark.parametrize(
     ("content", "stored"),
     [
-        (MESSAGE, MESSAGE),
         (MESSAGE.replace(b"\n", b"\r\n"), MESSAGE),
         (b"From you@z Thu Jan  1 00:00:00 1970\n" + MESSAGE, MESSAGE),
-        (b"From you@z Thu Jan  1 00:00:00 1970\r\n" + MESSAGE, MESSAGE),
-        (b">From you\n", b">From you\n"),
-        (b"From: you\n\n", b"From: you\n\n"),
+        (b"From: you\n\nno end\n.\n..", b"From: you\n\nno end\n.\n.."),
         (b"", b""),
-        (b"Subject: x\n\nno end of line", b"Subject: x\n\nno end of line"),
-        (b"Subject: x\n\n.\n..\n", b"Subject: x\n\n.\n..\n"),
-        (MESSAGE + b"x" * 200_000, MESSAGE + b"x" * 200_000),
+        (b"From you@z\r\n" + MESSAGE + b"x" * 200_000, MESSAGE + b"x" * 200_000),
     ],
 )
 def test_what_comes_is_stored(folder: Path, content: bytes, stored: bytes) -> None:
@@ -56,15 +51,12 @@ def test_all_flags(folder: Path) -> None:
     [
         (("-d", "nobody"), 67, ""),
         (("-d", "nobody", "-e"), 67, "User doesn't exist: nobody\n"),
-        (("-d", ""), 67, ""),
         (("-d", "../x@example.org"), 67, ""),
-        (("-d", "full@example.org"), 77, ""),
         (("-d", "full@example.org", "-e"), 77, "Quota exceeded (mailbox for user is full)\n"),
         (("-d", "me@example.org", "-x"), 64, "'-x'"),
         (("-d", "me@example.org", "more"), 64, "'more'"),
         (("-d",), 64, "-d"),
         (("-d", "me@example.org", "-p", "missing"), 75, "'missing': No such file"),
-        (("-d", "me@example.org", "-p", "."), 75, "'.': it is no file"),
         (("-d", "broken@example.org"), 75, "no absolute path"),
         (("-d", "me@example.org", "-c", "missing.toml"), 75, "missing.toml"),
     ],
