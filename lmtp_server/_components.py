@@ -111,11 +111,15 @@ def open_mail(settings: ServeSettings, *, own_uid: int | None) -> Mail:
 
 
 def make_users(
-    settings: ServeSettings, *, own_uid: int | None, quotas: Quotas | None = None
+    settings: ServeSettings,
+    *,
+    own_uid: int | None,
+    quotas: Quotas | None = None,
+    tells_faults: bool = True,
 ) -> Users:
-    """The users."""
+    """The users. `tells_faults`: what is wrong with users who are not asked for is logged, too."""
     return Users(
-        Directory(_userdbs(settings), defaults=settings.quota.fields),
+        Directory(_userdbs(settings, tells_faults), defaults=settings.quota.fields),
         settings.mail,
         names=NameRules(
             delimiters=settings.recipient_delimiter,
@@ -171,13 +175,13 @@ def store_root(settings: ServeSettings) -> str:
     return "/" if everywhere else mail_root(settings) or "/"
 
 
-def _userdbs(settings: ServeSettings) -> list[Userdb]:
+def _userdbs(settings: ServeSettings, tells_faults: bool) -> list[Userdb]:
     if not settings.userdb:
         return [Userdb(name="static", driver=StaticUsers({}, paths=[settings.mail]))]
     return [
         Userdb(
             name=f"{number} ({table.driver})",
-            driver=_driver(settings, table),
+            driver=_driver(settings, table, tells_faults),
             default_fields=_texts(table.default_fields),
             override_fields=_texts(table.override_fields),
             skip=table.skip,
@@ -190,7 +194,9 @@ def _userdbs(settings: ServeSettings) -> list[Userdb]:
 
 
 def _driver(
-    settings: ServeSettings, table: StaticUserdb | PasswdFileUserdb | SystemUserdb
+    settings: ServeSettings,
+    table: StaticUserdb | PasswdFileUserdb | SystemUserdb,
+    tells_faults: bool,
 ) -> Driver:
     match table:
         case StaticUserdb():
@@ -202,7 +208,9 @@ def _driver(
                 paths=[] if table.mail is not None else [settings.mail],
             )
         case PasswdFileUserdb():
-            return PasswdFile(table.path, username_format=table.username_format)
+            return PasswdFile(
+                table.path, username_format=table.username_format, tells_faults=tells_faults
+            )
         case SystemUserdb():
             return Cached(
                 SystemUsers(drop_domain=table.drop_domain),
