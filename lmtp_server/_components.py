@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, assert_never
+from typing import assert_never
 
 from mailstore import (
     MaildirQuota,

@@ -67,10 +67,7 @@ class ListenerTable(Table):
     client_limit_per_peer: Annotated[
         int | None,
         *count(1, _MOST),
-        About(
-            meaning="connections of one IP address to one worker here",
-            dovecot="mail_max_userip_connections",
-        ),
+        About(meaning="connections of one IP address to one worker here"),
     ] = None
 
     @model_validator(mode="after")
