@@ -1,73 +1,119 @@
 """The command `serve`: from settings to running workers.
 
 The invariant: all that can be wrong with the settings, the listeners and the mail root is found
-before a worker is started, and then nothing stays behind.
+before a worker is started, and then nothing stays behind; at a reload as at the start.
 """
 
 import os
 import resource
 import shlex
-import socket
 import sys
+from collections.abc import Callable
 from functools import partial
 
-from lmtp_sockets import format_address, listen, unlink_if_ours
+from lmtp_sockets import activated_sockets
 
 from . import _logging, _mail_root
-from ._runtimes import missing
 from ._settings import ServeSettings, SettingsError
-from ._supervisor import Supervisor
-from ._worker import work
+from ._workers import (
+    ListenerPlan,
+    Notifier,
+    Opened,
+    Plan,
+    PlanError,
+    Post,
+    Rules,
+    Sockets,
+    Supervisor,
+    missing,
+)
+from ._workers._worker import Hooks, work
 
 
-def serve(settings: ServeSettings) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code. Raises SettingsError if nothing was started."""
-    listeners: list[socket.socket] = []
+def serve(read: Callable[[], ServeSettings]) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code.
 
-    def close() -> None:
-        # Clients shall find another server at once, not wait in the backlog of this one.
-        for listener in listeners:
-            unlink_if_ours(listener)
-            listener.close()
-
+    `read` gives the settings, at the start and at each SIGHUP. Raises SettingsError if nothing was
+    started.
+    """
+    settings = read()
     try:
-        _prepare(settings, listeners)
+        activated = activated_sockets()
+    except (OSError, ValueError) as error:
+        raise SettingsError([f"sockets of the service manager: {error}"]) from error
+    service = _Service(Sockets(activated), read)
+    try:
+        plan = service.plan(settings)
         _logging.configure()
         _raise_descriptor_limit()
-        supervisor = Supervisor(
-            partial(work, settings, listeners),
+        return Supervisor(
+            plan, reload=service.reload, stopping=service.sockets.close, notifier=Notifier()
+        ).run()
+    finally:
+        service.sockets.close()
+
+
+class _Service:
+    """Makes plans of settings; holds what lives longer than a plan."""
+
+    def __init__(self, sockets: Sockets, read: Callable[[], ServeSettings]) -> None:
+        self.sockets = sockets
+        self._read = read
+        self._announced: list[str] = []
+
+    def reload(self) -> Plan:
+        """A plan from settings that are read anew. Raises PlanError."""
+        try:
+            return self.plan(self._read())
+        except SettingsError as error:
+            raise PlanError(error.faults) from error
+
+    def plan(self, settings: ServeSettings) -> Plan:
+        """A plan for `settings`; its listeners listen and the mail root is there. Raises
+        SettingsError."""
+        faults: list[str] = []
+        if missing(settings.runtime):
+            faults.append(
+                f"runtime: {settings.runtime} is not installed:"
+                f" pip install 'lmtp-proto[{settings.runtime}]'"
+            )
+        listeners = self.sockets.open(_listener_plans(settings), faults)
+        root = settings.mail.root
+        try:
+            _mail_root.check(root)
+            if not faults:
+                _mail_root.make(root)
+        except OSError as error:
+            faults.append(f"mail: cannot keep mail in {root!r}: {error.strerror}")
+        if faults:
+            self.sockets.drop()
+            raise SettingsError(faults)
+        return Plan(
+            work=partial(self._work, settings, listeners),
             count=settings.workers,
             drain=settings.drain,
-            ready=lambda: _announce(settings, listeners),
-            stopping=close,
+            rules=_rules(settings),
+            adopted=partial(self._adopted, settings, listeners),
+            dropped=self.sockets.drop,
         )
-        return supervisor.run()
-    finally:
-        close()
+
+    def _work(self, settings: ServeSettings, listeners: list[Opened], post: Post) -> None:
+        self.sockets.close_others(listeners)
+        work(settings, listeners, Hooks(), post)
+
+    def _adopted(self, settings: ServeSettings, listeners: list[Opened]) -> None:
+        self.sockets.adopt(listeners)
+        addresses = [each.address for each in listeners]
+        _announce(settings, [each for each in addresses if each not in self._announced])
+        self._announced = addresses
 
 
-def _prepare(settings: ServeSettings, listeners: list[socket.socket]) -> None:
-    """Fill `listeners` and make the mail root. Raises SettingsError."""
-    faults = []
-    if missing(settings.runtime):
-        faults.append(
-            f"runtime: {settings.runtime} is not installed:"
-            f" pip install 'lmtp-proto[{settings.runtime}]'"
-        )
-    for address in settings.listen:
-        try:
-            listeners.append(listen(address))
-        except OSError as error:
-            faults.append(f"listen: {error.strerror or error}")
-    root = settings.mail.root
-    try:
-        _mail_root.check(root)
-        if not faults:
-            _mail_root.make(root)
-    except OSError as error:
-        faults.append(f"mail: cannot keep mail in {root!r}: {error.strerror}")
-    if faults:
-        raise SettingsError(faults)
+def _listener_plans(settings: ServeSettings) -> list[ListenerPlan]:
+    return [ListenerPlan(address=str(address)) for address in settings.listen]
+
+
+def _rules(settings: ServeSettings) -> Rules:
+    return Rules()
 
 
 def _raise_descriptor_limit() -> None:
@@ -76,11 +122,11 @@ def _raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _announce(settings: ServeSettings, listeners: list[socket.socket]) -> None:
+def _announce(settings: ServeSettings, addresses: list[str]) -> None:
     """Tell who waits for it, and a person at a terminal, that connections are accepted."""
-    lines = [f"listening on {format_address(listener)}\n" for listener in listeners]
-    if sys.stderr.isatty():
-        to = shlex.quote(format_address(listeners[0]))
+    lines = [f"listening on {address}\n" for address in addresses]
+    if addresses and sys.stderr.isatty():
+        to = shlex.quote(addresses[0])
         maildir = str(settings.mail).format(user="me", domain="example.org")
         lines.append(
             f"send a first message, to lie in {maildir}/new: echo hello | {_command()} send"

@@ -17,8 +17,8 @@ from pydantic_core import ErrorDetails
 
 from lmtp_sockets import TcpAddress, UnixAddress, parse_address
 
-from ._runtimes import Runtime, fastest
 from ._template import MailTemplate
+from ._workers._runtimes import Runtime, fastest
 
 # Names that RFC 5321 4.1.2 allows, and the underscores that hosts have nevertheless.
 _HOSTNAME: Final = r"^[A-Za-z0-9_]([A-Za-z0-9._\-]{0,253}[A-Za-z0-9_])?$"
@@ -111,6 +111,8 @@ class ServeSettings(BaseModel):
         float,
         Field(ge=0, le=86400, allow_inf_nan=False, description="seconds from 0 to 86400"),
     ] = 30.0
+    max_connections: int | None = None
+    client_limit: int = 1000
 
 
 _NUMBERS: Final[dict[str, Callable[[str], float]]] = {"workers": int, "drain": float}
