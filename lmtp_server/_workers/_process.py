@@ -22,7 +22,7 @@ _KILL_MARGIN: Final = 5.0
 _FIRST_DELAY: Final = 0.5
 _LONGEST_DELAY: Final = 30.0
 # A worker that ran this long (seconds) does not fail at its start: the next failure is a first one.
-_STEADY: Final = 60.0
+_STEADY: Final = 10.0
 _MIB: Final = 2**20
 
 

@@ -134,8 +134,7 @@ class RunningServer:
             server.start(*self._listeners)
             self._ready.set_result(server.addresses)
             grace = hub.threadpool.apply(self._stop.result)
-            # retire() is made to be called again and again.
-            while self._retires and server.retire():  # noqa: ASYNC110
+            while self._retires and server.retire():
                 gevent.sleep(_RETIRING)
             server.stop(grace)
         finally:
