@@ -175,7 +175,7 @@ def _serve(arguments: dict[str, Any], faults: list[str]) -> int:
         import pydantic  # noqa: F401  # asked for here, where its absence can be explained
     except ImportError:
         return _refuse(["pydantic is not installed: pip install 'lmtp-proto[server]'"])
-    from ._serve import serve
+    from ._commands._serve import serve
     from ._settings import SettingsError, read_settings
 
     config = arguments.pop("config")
@@ -186,7 +186,7 @@ def _serve(arguments: dict[str, Any], faults: list[str]) -> int:
 
 
 def _send(arguments: dict[str, Any], faults: list[str]) -> int:
-    from ._send import InputError, read_envelope, send
+    from ._commands._send import InputError, read_envelope, send
 
     envelope = read_envelope(arguments["to"], arguments["sender"], arguments["recipients"], faults)
     if envelope is None:

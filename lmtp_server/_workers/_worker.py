@@ -64,7 +64,7 @@ def work(settings: ServeSettings, listeners: Sequence[Opened], hooks: Hooks, pos
         detail_is_mailbox=settings.save_to_detail_mailbox,
     )
     trusted = {each.plan.address: each.plan.trusted for each in listeners if each.plan.trusted}
-    presence = Presence(post.place, most=settings.max_connections)
+    presence = Presence(post.place, most=settings.worker.total_client_limit)
     for started in hooks.started:
         started(post, presence)
 
@@ -80,7 +80,7 @@ def work(settings: ServeSettings, listeners: Sequence[Opened], hooks: Hooks, pos
             extensions=STANDARD_EXTENSIONS | _FOR_OTHERS if trusted else STANDARD_EXTENSIONS,
         ),
         listeners=[each.listener(presence) for each in listeners],
-        max_connections=settings.client_limit,
+        max_connections=settings.worker.client_limit,
         channel=post.channel,
         beat=beat,
         drain=settings.drain,

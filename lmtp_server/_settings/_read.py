@@ -10,21 +10,20 @@ import reprlib
 import socket
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Final
+from typing import Annotated, Final, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 from pydantic_core import ErrorDetails
 
-from lmtp_sockets import TcpAddress, UnixAddress, parse_address
+from lmtp_server._template import MailTemplate
+from lmtp_server._workers import Runtime, fastest
 
-from ._template import MailTemplate
-from ._workers._runtimes import Runtime, fastest
+from ._listeners import ListenerTable, check_address
+from ._tls import TlsTable
+from ._workers import WorkerTable
 
 # Names that RFC 5321 4.1.2 allows, and the underscores that hosts have nevertheless.
 _HOSTNAME: Final = r"^[A-Za-z0-9_]([A-Za-z0-9._\-]{0,253}[A-Za-z0-9_])?$"
-
-
-_SMTP_PORT: Final = 25
 
 
 class SettingsError(Exception):
@@ -33,15 +32,6 @@ class SettingsError(Exception):
     def __init__(self, faults: list[str]) -> None:
         super().__init__("; ".join(faults))
         self.faults = faults
-
-
-def _address(value: object) -> TcpAddress | UnixAddress:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is no text: write HOST:PORT, [IPV6]:PORT or unix:PATH")
-    address = parse_address(value)
-    if isinstance(address, TcpAddress) and address.port == _SMTP_PORT:
-        raise ValueError(f"{value!r}: port 25 is for SMTP, not for LMTP (RFC 2033 5): take another")
-    return address
 
 
 def _template(value: object) -> MailTemplate:
@@ -61,7 +51,7 @@ def _own_name() -> str:
     return name if re.fullmatch(_HOSTNAME, name) else "localhost"
 
 
-_Address = Annotated[TcpAddress | UnixAddress, PlainValidator(_address)]
+_Address = Annotated[str, PlainValidator(check_address)]
 
 
 class ServeSettings(BaseModel):
@@ -77,7 +67,7 @@ class ServeSettings(BaseModel):
 
     listen: Annotated[
         list[_Address], Field(min_length=1, description="a list of one or more addresses")
-    ] = [TcpAddress("127.0.0.1", 2424), UnixAddress("./lmtp.sock")]
+    ] = ["127.0.0.1:2424", "unix:./lmtp.sock"]
     mail: Annotated[MailTemplate, PlainValidator(_template)] = MailTemplate(
         "./mail/{domain}/{user}"
     )
@@ -111,8 +101,25 @@ class ServeSettings(BaseModel):
         float,
         Field(ge=0, le=86400, allow_inf_nan=False, description="seconds from 0 to 86400"),
     ] = 30.0
-    max_connections: int | None = None
-    client_limit: int = 1000
+    base_dir: Annotated[str | None, Field(description="the path of a directory", min_length=1)] = (
+        None
+    )
+    listener: list[ListenerTable] = []
+    tls: TlsTable | None = None
+    worker: WorkerTable = WorkerTable()
+
+    @property
+    def plain_addresses(self) -> list[str]:
+        """Where there are listeners beside those with tables of their own: what `listen` says.
+
+        Without it `lmtp` in `base_dir`, if there is one; else the default of `listen`, unless
+        there are tables.
+        """
+        if "listen" in self.model_fields_set:
+            return self.listen
+        if self.base_dir is not None:
+            return [f"unix:{self.base_dir}/lmtp"]
+        return [] if self.listener else self.listen
 
 
 _NUMBERS: Final[dict[str, Callable[[str], float]]] = {"workers": int, "drain": float}
@@ -143,7 +150,10 @@ def read_settings(
                 place = "--" + name.replace("_", "-")
             else:
                 # What is wrong in a list is wrong at its place there, counted from 0 as in TOML.
-                path = "".join(f"[{index}]" for index in fault["loc"][1:])
+                path = "".join(
+                    f"[{part}]" if isinstance(part, int) else f".{part}"
+                    for part in fault["loc"][1:]
+                )
                 place = f"{config}: {name}{path}"
             found.append(f"{place}: {_explain(fault)}")
     if found or settings is None:
@@ -181,10 +191,28 @@ def _read_file(path: str) -> dict[str, object]:
 
 def _explain(fault: ErrorDetails) -> str:
     """What is wrong with a value, and what is allowed."""
+    # The model and the field that the path ends in.
+    model: type[BaseModel] = ServeSettings
+    allowed: str | None = None
+    for part in fault["loc"]:
+        field = model.model_fields.get(str(part))
+        if field is None:
+            continue
+        allowed = field.description or allowed
+        model = _model(field.annotation) or model
     if fault["type"] == "extra_forbidden":
-        names = ", ".join(sorted(ServeSettings.model_fields))
+        names = ", ".join(sorted(model.model_fields))
         return f"there is no such setting; those there are: {names}"
     if fault["type"] == "value_error":
         return str(fault["ctx"]["error"])
-    allowed = ServeSettings.model_fields[str(fault["loc"][0])].description
-    return f"{reprlib.repr(fault['input'])} is not allowed; allowed is {allowed}"
+    if fault["type"] == "missing":
+        return f"it is missing; needed is {allowed}"
+    return f"{reprlib.repr(fault['input'])} is not allowed; allowed is {allowed or 'a table'}"
+
+
+def _model(annotation: object) -> type[BaseModel] | None:
+    """The table that a field holds, or holds a list of."""
+    for each in (annotation, *get_args(annotation)):
+        if isinstance(each, type) and issubclass(each, BaseModel):
+            return each
+    return None

@@ -11,23 +11,21 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from lmtp_sockets import activated_sockets
-
-from . import _logging, _mail_root
-from ._settings import ServeSettings, SettingsError
-from ._workers import (
+from lmtp_server import _logging, _mail_root
+from lmtp_server._settings import ServeSettings, SettingsError
+from lmtp_server._workers import (
     ListenerPlan,
     Notifier,
     Opened,
     Plan,
     PlanError,
     Post,
-    Rules,
     Sockets,
     Supervisor,
     missing,
 )
-from ._workers._worker import Hooks, work
+from lmtp_server._workers._worker import Hooks, work
+from lmtp_sockets import activated_sockets
 
 
 def serve(read: Callable[[], ServeSettings]) -> int:
@@ -77,7 +75,7 @@ class _Service:
                 f"runtime: {settings.runtime} is not installed:"
                 f" pip install 'lmtp-proto[{settings.runtime}]'"
             )
-        listeners = self.sockets.open(_listener_plans(settings), faults)
+        listeners = self.sockets.open(_listener_plans(settings, faults), faults)
         root = settings.mail.root
         try:
             _mail_root.check(root)
@@ -92,7 +90,7 @@ class _Service:
             work=partial(self._work, settings, listeners),
             count=settings.workers,
             drain=settings.drain,
-            rules=_rules(settings),
+            rules=settings.worker.rules(),
             adopted=partial(self._adopted, settings, listeners),
             dropped=self.sockets.drop,
         )
@@ -108,12 +106,15 @@ class _Service:
         self._announced = addresses
 
 
-def _listener_plans(settings: ServeSettings) -> list[ListenerPlan]:
-    return [ListenerPlan(address=str(address)) for address in settings.listen]
-
-
-def _rules(settings: ServeSettings) -> Rules:
-    return Rules()
+def _listener_plans(settings: ServeSettings, faults: list[str]) -> list[ListenerPlan]:
+    tls = None if settings.tls is None else settings.tls.files()
+    plans = [ListenerPlan(address=address) for address in settings.plain_addresses]
+    for number, table in enumerate(settings.listener):
+        try:
+            plans.append(table.plan(tls))
+        except ValueError as error:
+            faults.append(f"listener[{number}]: {error}")
+    return plans
 
 
 def _raise_descriptor_limit() -> None:
