@@ -21,8 +21,9 @@ _KILL_MARGIN: Final = 5.0
 # The first failure is mended at once, the next ones after this many seconds, doubled each time.
 _FIRST_DELAY: Final = 0.5
 _LONGEST_DELAY: Final = 30.0
-# A worker that ran this long (seconds) does not fail at its start: the next failure is a first one.
-_STEADY: Final = 10.0
+# A worker that served this long (seconds) does not fail at its start: the next failure is a first
+# one. No longer: what makes workers crash under load must not keep all of them waiting.
+_STEADY: Final = 2.0
 _MIB: Final = 2**20
 
 
@@ -39,9 +40,8 @@ class Worker:
         "kill_at",
         "pid",
         "place",
-        "ready",
+        "ready_at",
         "rules",
-        "started_at",
     )
 
     def __init__(self, pid: int, channel: SupervisorEnd, place: Place, plan: Plan) -> None:
@@ -50,8 +50,9 @@ class Worker:
         self.place = place
         self.rules: Rules = plan.rules
         self.drain = plan.drain
-        self.ready = False
-        self.started_at = self.heard_at = time.monotonic()
+        # When it has begun to accept connections; None before.
+        self.ready_at: float | None = None
+        self.heard_at = time.monotonic()
         # When it has to be gone; None while nothing of the kind is asked of it.
         self.kill_at: float | None = None
         self._beat = 0
@@ -143,7 +144,8 @@ class Seat:
         """A worker has ended or could not be started: seconds until the next one is, the more the
         more of them have failed in a row."""
         now = time.monotonic()
-        if worker is not None and now - worker.started_at >= _STEADY:
+        ready_at = None if worker is None else worker.ready_at
+        if ready_at is not None and now - ready_at >= _STEADY:
             self._failures = 0
         delay = 0.0
         if self._failures:
@@ -165,7 +167,7 @@ class Generation:
     @property
     def is_ready(self) -> bool:
         """Whether there is a ready worker in each seat."""
-        return all(seat.worker is not None and seat.worker.ready for seat in self.seats)
+        return all(seat.worker is not None and seat.worker.ready_at is not None for seat in self.seats)
 
     @property
     def workers(self) -> list[Worker]:

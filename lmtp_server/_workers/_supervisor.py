@@ -171,9 +171,8 @@ class Supervisor:
         if ready is None:
             # It has closed its end: its death is told by SIGCHLD.
             self._selector.unregister(worker.channel)
-        elif ready and not worker.ready:
-            worker.ready = True
-            worker.heard_at = time.monotonic()
+        elif ready and worker.ready_at is None:
+            worker.ready_at = worker.heard_at = time.monotonic()
             if not self._stopped:
                 self._seat_ready(worker)
 
@@ -386,7 +385,7 @@ class Supervisor:
         worker = seat.worker
         if (
             worker is None
-            or not worker.ready
+            or worker.ready_at is None
             or worker.kill_at is not None
             or seat.successor is not None
             or seat.start_at > now

@@ -11,6 +11,7 @@ import re
 import signal
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -203,7 +204,10 @@ def worker_rounds(folder: Path, runtime: str | None, rounds: int) -> Tally:
     chance = random.Random(rounds)
 
     def kill(program: Program, number: int) -> None:
-        pid = chance.choice(sorted(program.workers()))
+        while not (pids := sorted(program.workers())):
+            # All were killed; others come.
+            time.sleep(0.1)
+        pid = chance.choice(pids)
         os.kill(pid, signal.SIGKILL)
         program.wait_for(rf"worker {pid} was ended by SIGKILL")
 
