@@ -4,15 +4,22 @@ The invariant: all that can be wrong with the settings, the listeners and the ma
 before a worker is started, and then nothing stays behind; at a reload as at the start.
 """
 
+import grp
 import os
+import pwd
 import resource
 import shlex
+import ssl
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from lmtp_server import _logging, _mail_root
-from lmtp_server._settings import ServeSettings, SettingsError
+from lmtp_server._components import mail_root
+from lmtp_server._settings import ListenerTable, ServeSettings, SettingsError
+from lmtp_server._settings._tls import TlsTable
+from lmtp_server._settings._worker_rules import WorkerTable
 from lmtp_server._workers import (
     ListenerPlan,
     Notifier,
@@ -20,12 +27,16 @@ from lmtp_server._workers import (
     Plan,
     PlanError,
     Post,
+    Rules,
     Sockets,
     Supervisor,
+    TlsFiles,
     missing,
 )
 from lmtp_server._workers._worker import Hooks, work
 from lmtp_sockets import activated_sockets
+
+_VERSIONS: Final = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
 
 
 def serve(read: Callable[[], ServeSettings]) -> int:
@@ -76,11 +87,12 @@ class _Service:
                 f" pip install 'lmtp-proto[{settings.runtime}]'"
             )
         listeners = self.sockets.open(_listener_plans(settings, faults), faults)
-        root = settings.mail.root
+        root = mail_root(settings)
         try:
-            _mail_root.check(root)
-            if not faults:
-                _mail_root.make(root)
+            if root is not None:
+                _mail_root.check(root)
+                if not faults:
+                    _mail_root.make(root)
         except OSError as error:
             faults.append(f"mail: cannot keep mail in {root!r}: {error.strerror}")
         if faults:
@@ -90,7 +102,7 @@ class _Service:
             work=partial(self._work, settings, listeners),
             count=settings.workers,
             drain=settings.drain,
-            rules=settings.worker.rules(),
+            rules=_rules(settings.worker),
             adopted=partial(self._adopted, settings, listeners),
             dropped=self.sockets.drop,
         )
@@ -107,14 +119,72 @@ class _Service:
 
 
 def _listener_plans(settings: ServeSettings, faults: list[str]) -> list[ListenerPlan]:
-    tls = None if settings.tls is None else settings.tls.files()
-    plans = [ListenerPlan(address=address) for address in settings.plain_addresses]
-    for number, table in enumerate(settings.listener):
+    plans = []
+    for table in settings.listeners:
         try:
-            plans.append(table.plan(tls))
-        except ValueError as error:
-            faults.append(f"listener[{number}]: {error}")
+            plans.append(_listener_plan(settings, table))
+        except KeyError as error:
+            faults.append(f"{table.address}: {error.args[0]}")
     return plans
+
+
+def _listener_plan(settings: ServeSettings, table: ListenerTable) -> ListenerPlan:
+    """The plan of one listener. Raises KeyError for accounts that do not exist."""
+    return ListenerPlan(
+        address=table.address,
+        mode=table.mode,
+        owner=None if table.user is None else _id(table.user, "user", _uid),
+        group=None if table.group is None else _id(table.group, "group", _gid),
+        tls=None if table.tls == "off" else _tls_files(settings.tls, table),
+        implicit_tls=table.tls == "implicit",
+        proxies=[network.value for network in table.proxy_networks],
+        trusted=[network.value for network in table.trusted_networks],
+        client_limit=table.client_limit,
+        client_limit_per_peer=table.client_limit_per_peer,
+    )
+
+
+def _uid(name: str) -> int:
+    return pwd.getpwnam(name).pw_uid
+
+
+def _gid(name: str) -> int:
+    return grp.getgrnam(name).gr_gid
+
+
+def _id(name: str, kind: str, look_up: Callable[[str], int]) -> int:
+    if name.isdigit():
+        return int(name)
+    try:
+        return look_up(name)
+    except KeyError:
+        raise KeyError(f"there is no {kind} {name!r}") from None
+
+
+def _tls_files(tls: TlsTable, table: ListenerTable) -> TlsFiles:
+    """The certificates of a listener: its own, or those of all."""
+    own = table.certificate is not None
+    certificate = table.certificate or tls.certificate
+    assert certificate is not None, "the settings have been validated"
+    return TlsFiles(
+        certificate=certificate,
+        key=table.key if own else tls.key,
+        names={name: (each.certificate, each.key) for name, each in tls.sni.items()},
+        minimum_version=_VERSIONS[tls.minimum_version],
+        client_ca=tls.client_ca,
+        client_certificate_required=tls.verify,
+    )
+
+
+def _rules(table: WorkerTable) -> Rules:
+    return Rules(
+        max_connections=table.max_connections,
+        max_transactions=table.max_transactions,
+        jitter=table.jitter,
+        memory_limit=table.memory_limit,
+        memory_hard_limit=table.memory_hard_limit,
+        heartbeat=table.heartbeat,
+    )
 
 
 def _raise_descriptor_limit() -> None:
@@ -128,7 +198,7 @@ def _announce(settings: ServeSettings, addresses: list[str]) -> None:
     lines = [f"listening on {address}\n" for address in addresses]
     if addresses and sys.stderr.isatty():
         to = shlex.quote(addresses[0])
-        maildir = str(settings.mail).format(user="me", domain="example.org")
+        maildir = settings.mail.example()
         lines.append(
             f"send a first message, to lie in {maildir}/new: echo hello | {_command()} send"
             f" --to {to} --from you@example.org --rcpt me@example.org -\n"

@@ -1,67 +1,71 @@
-"""The table `tls`: the certificates that listeners show, and those that they want to see."""
+"""The table `[tls]`."""
 
-import ssl
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from lmtp_server._workers import TlsFiles
-
-_VERSIONS: Final = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
-
-Path = Annotated[str, Field(min_length=1, description="the path of a file")]
+from ._table import About, Allowed, Table, TableFault
+from ._types import Flag, Hostname, Path
 
 
-class CertificateTable(BaseModel):
-    """A certificate for one name, key of `tls.names`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    certificate: Annotated[Path, Field(description="a file with a certificate and its chain")]
-    key: Annotated[Path | None, Field(description="a file with the private key")] = None
-
-
-class TlsTable(BaseModel):
-    """What listeners with TLS show. Read anew at a reload."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+class CertificateTable(Table):
+    """The certificate for one name that clients ask for."""
 
     certificate: Annotated[
-        Path,
-        Field(description="a file with the certificate and those between it and the root, PEM"),
+        Path, About(meaning="the file with the certificate and those above it, in PEM")
     ]
     key: Annotated[
-        Path | None,
-        Field(description="a file with the private key, PEM; without it, it is in `certificate`"),
+        Path | None, About(meaning="the file with its key; unset: it is in the file above")
     ] = None
-    names: Annotated[
-        dict[str, CertificateTable],
-        Field(description="tables with `certificate` and `key` by the name that a client asks for"),
-    ] = {}
+
+
+class TlsTable(Table):
+    """The certificates, for all listeners that use TLS and have none of their own."""
+
+    certificate: Annotated[
+        Path | None,
+        About(
+            meaning="the file with the certificate and those above it, in PEM",
+            dovecot="ssl_cert, ssl_server_cert_file",
+        ),
+    ] = None
+    key: Annotated[
+        Path | None,
+        About(
+            meaning="the file with its key; unset: it is in that of the certificate",
+            dovecot="ssl_key, ssl_server_key_file",
+        ),
+    ] = None
     minimum_version: Annotated[
-        Literal["TLSv1.2", "TLSv1.3"], Field(description="'TLSv1.2' or 'TLSv1.3'")
+        Literal["TLSv1.2", "TLSv1.3"],
+        Allowed("TLSv1.2 or TLSv1.3"),
+        About(meaning="the oldest version that is spoken", dovecot="ssl_min_protocol"),
     ] = "TLSv1.2"
     client_ca: Annotated[
         Path | None,
-        Field(description="a file with the roots of clients' certificates, PEM"),
+        About(
+            meaning="the certificates that clients' must come from",
+            dovecot="ssl_ca, ssl_server_ca_file",
+        ),
     ] = None
-    client_certificate_required: Annotated[bool, Field(description="true or false")] = False
+    verify: Annotated[
+        Flag,
+        About(
+            meaning="whether a client must show a certificate",
+            dovecot="ssl_verify_client_cert, ssl_server_request_client_cert",
+        ),
+    ] = False
+    sni: Annotated[
+        dict[Hostname, CertificateTable],
+        Allowed('tables [tls.sni."NAME"]'),
+        About(meaning="certificates for clients that ask for a name", dovecot="local_name"),
+    ] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _fits(self) -> "TlsTable":
-        if self.client_certificate_required and self.client_ca is None:
-            raise ValueError(
-                "client_certificate_required needs client_ca: whose certificates are to be trusted"
-            )
+    def _together(self) -> Self:
+        for key in ("key", "sni"):
+            if self.certificate is None and getattr(self, key):
+                raise TableFault(key, "there is no certificate for it: set tls.certificate")
+        if self.verify and self.client_ca is None:
+            raise TableFault("verify", "nothing to verify with: set tls.client_ca")
         return self
-
-    def files(self) -> TlsFiles:
-        """For the listeners."""
-        return TlsFiles(
-            certificate=self.certificate,
-            key=self.key,
-            names={name: (each.certificate, each.key) for name, each in self.names.items()},
-            minimum_version=_VERSIONS[self.minimum_version],
-            client_ca=self.client_ca,
-            client_certificate_required=self.client_certificate_required,
-        )

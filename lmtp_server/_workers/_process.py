@@ -167,7 +167,9 @@ class Generation:
     @property
     def is_ready(self) -> bool:
         """Whether there is a ready worker in each seat."""
-        return all(seat.worker is not None and seat.worker.ready_at is not None for seat in self.seats)
+        return all(
+            seat.worker is not None and seat.worker.ready_at is not None for seat in self.seats
+        )
 
     @property
     def workers(self) -> list[Worker]:

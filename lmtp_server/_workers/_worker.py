@@ -2,6 +2,7 @@
 
 import faulthandler
 import gc
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,9 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final
 
 from lmtp_proto import STANDARD_EXTENSIONS, Extension, Session, Settings
+from lmtp_server._components import Mail, open_mail
 from lmtp_server._settings import ServeSettings
-from lmtp_server._users import Users
-from mailstore import FolderOptions, MaildirStore, StoreHandler
+from mailstore import StoreHandler
 
 from ._listeners import Opened
 from ._plan import Post
@@ -50,21 +51,10 @@ def work(settings: ServeSettings, listeners: Sequence[Opened], hooks: Hooks, pos
     title = Title("lmtp-worker")
     hooks.confine()
     post.channel.reopen += hooks.reopen
-    store = MaildirStore(
-        settings.mail.root,
-        hostname=settings.hostname,
-        folders=FolderOptions(
-            autocreate=settings.mailbox_autocreate, autosubscribe=settings.mailbox_autosubscribe
-        ),
-    )
-    users = Users(
-        settings.mail,
-        hostname=settings.hostname,
-        delimiters=settings.recipient_delimiter,
-        detail_is_mailbox=settings.save_to_detail_mailbox,
-    )
+    # Where it writes as one user, that is its own.
+    mail = open_mail(settings, own_uid=os.geteuid())
     trusted = {each.plan.address: each.plan.trusted for each in listeners if each.plan.trusted}
-    presence = Presence(post.place, most=settings.worker.total_client_limit)
+    presence = Presence(post.place, most=settings.limits.total_client_limit)
     for started in hooks.started:
         started(post, presence)
 
@@ -74,20 +64,20 @@ def work(settings: ServeSettings, listeners: Sequence[Opened], hooks: Hooks, pos
         title.show(f"{count} connection{'' if count == 1 else 's'}")
 
     service = Service(
-        handler=_Handler(store, users, trusted),
+        handler=_Handler(mail, trusted),
         settings=Settings(
             hostname=settings.hostname,
             extensions=STANDARD_EXTENSIONS | _FOR_OTHERS if trusted else STANDARD_EXTENSIONS,
         ),
         listeners=[each.listener(presence) for each in listeners],
-        max_connections=settings.worker.client_limit,
+        max_connections=settings.limits.client_limit,
         channel=post.channel,
         beat=beat,
         drain=settings.drain,
     )
     _tune()
     run(settings.runtime, service)
-    store.close()
+    mail.close()
 
 
 def _tune() -> None:
@@ -101,13 +91,8 @@ def _tune() -> None:
 class _Handler(StoreHandler):
     """The store's, with trust for the networks of each listener."""
 
-    def __init__(
-        self,
-        store: MaildirStore,
-        users: Users,
-        trusted: dict[str, Sequence[IPv4Network | IPv6Network]],
-    ) -> None:
-        super().__init__(store, users.locate)
+    def __init__(self, mail: Mail, trusted: dict[str, Sequence[IPv4Network | IPv6Network]]) -> None:
+        super().__init__(mail.store, mail.users.locate)
         self._trusted = trusted
 
     def trusts(self, session: Session, /) -> bool:
