@@ -30,7 +30,9 @@ _logger: Final = logging.getLogger("lmtp_server")
 _LOOK: Final = 1.0
 # A look that comes so late (seconds) says nothing of the workers: the supervisor was held up, and
 # they may have been, too.
-_LATE: Final = 5.0
+_LATE: Final = 2.5
+# A sign of life is fresh for so long (seconds).
+_FRESH: Final = 3.0
 _MOST_WORKERS: Final = 1024
 
 
@@ -359,7 +361,7 @@ class Supervisor:
         if not self._stopped:
             for seat in self._current.seats:
                 self._renew(seat, now)
-        if any(not worker.is_silent(now) for worker in self._workers()):
+        if self._stopped or any(now - each.heard_at < _FRESH for each in self._current.workers):
             self._notifier.alive()
 
     def _examine(self, worker: Worker, now: float) -> None:

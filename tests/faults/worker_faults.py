@@ -204,9 +204,11 @@ def worker_rounds(folder: Path, runtime: str | None, rounds: int) -> Tally:
     chance = random.Random(rounds)
 
     def kill(program: Program, number: int) -> None:
-        while not (pids := sorted(program.workers())):
-            # All were killed; others come.
-            time.sleep(0.1)
+        # Faster kills would only show that what fails at its start is started ever more slowly.
+        deadline = time.monotonic() + _SECONDS
+        while len(pids := sorted(program.workers())) < _WORKERS:
+            assert time.monotonic() < deadline, "a killed worker is not replaced"
+            time.sleep(0.05)
         pid = chance.choice(pids)
         os.kill(pid, signal.SIGKILL)
         program.wait_for(rf"worker {pid} was ended by SIGKILL")
@@ -236,6 +238,9 @@ def _rounds(
                 strike(program, number)
             # The service goes on after the last one, too.
             load.wait_for_more(_BETWEEN)
+        except BaseException as error:
+            error.add_note(program.stderr[-3000:])
+            raise
         finally:
             load.end()
         assert program.stop() == 0
