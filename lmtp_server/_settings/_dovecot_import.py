@@ -64,7 +64,8 @@ def import_doveconf(text: str) -> Imported:
 def _left_over(draft: Draft) -> None:
     others = []
     for name, value in draft.settings.items():
-        if name in draft.seen:
+        # What is off or empty is not missed.
+        if name in draft.seen or value in {"", "no", "0"}:
             continue
         if name in WITHOUT:
             draft.note(name, WITHOUT[name])

@@ -1,6 +1,7 @@
 """Dovecot's quota, as 2.3 and as 2.4 write it."""
 
 import re
+from collections.abc import Iterator
 
 from mailstore import QuotaPolicy
 
@@ -22,8 +23,9 @@ def import_quota(draft: Draft) -> None:
     _plugins(draft, plugins)
     lines = DraftTable()
     quotas = list(draft.root.find("quota"))
-    if quotas:
-        _new_quota(draft, lines, quotas[0])
+    is_new = bool(quotas) or "quota_storage_size" in draft.settings
+    if is_new:
+        _new_quota(draft, lines, quotas[0] if quotas else Section("quota"))
         for other in quotas[1:]:
             draft.note(f"quota {other.argument}", "there is one quota for each user: left out")
     elif "quota" in plugin.settings:
@@ -31,7 +33,7 @@ def import_quota(draft: Draft) -> None:
     if draft.settings.get("quota_full_tempfail") == "yes":
         lines.set("full_tempfail", True, "quota_full_tempfail = yes")
     if lines.lines:
-        if "quota" not in plugins and not quotas:
+        if "quota" not in plugins and not is_new:
             draft.note("plugin: quota", "the plugin is not loaded for LMTP: left out")
             return
         draft.add("[quota]", lines)
@@ -80,7 +82,8 @@ def _new_quota(draft: Draft, table: DraftTable, quota: Section) -> None:
         if value and value not in {"0", "unlimited"}:
             limits.append(f"{key}={_amount(value)}")
     if limits:
-        _rules(draft, table, [f"*:{':'.join(limits)}"], "quota_storage_size, quota_message_count")
+        folders = list(_folder_rules(draft))
+        _rules(draft, table, [f"*:{':'.join(limits)}", *folders], "quota_storage_size and others")
     _quota_backend(draft, table, quota.get("quota_driver") or quota.get("driver") or "count")
     for name, key in (
         ("quota_storage_grace", "grace"),
@@ -92,14 +95,31 @@ def _new_quota(draft: Draft, table: DraftTable, quota: Section) -> None:
             draft, table, name, key, value if key == "exceeded_message" else _amount(value)
         )
     for section in [*quota.find("quota_warning"), *quota.find("warning")]:
-        _warning(draft, table, f"quota_warning {section.argument}", "its execute section")
-    for mailbox in (box for space in draft.root.find("namespace") for box in space.sections):
-        for name in mailbox.settings:
-            if name.startswith("quota_"):
-                draft.note(
-                    f"mailbox {mailbox.argument}: {name}",
-                    "write a rule for the folder in quota.rules, such as 'Trash:storage=+10%'",
-                )
+        _warning(draft, table, f"quota_warning {section.argument}", _threshold(section))
+
+
+def _threshold(section: Section) -> str:
+    """A warning of Dovecot 2.4 as 2.3 has it."""
+    percentage = section.get("quota_storage_percentage") or "95"
+    under = section.get("quota_warning_threshold") or section.get("threshold")
+    return f"{'-' if under == 'under' else ''}storage={percentage}%"
+
+
+def _folder_rules(draft: Draft) -> Iterator[str]:
+    """How much more there may be for mail to go into a mailbox."""
+    namespaces = draft.root.find("namespace")
+    for mailbox in [
+        *draft.root.find("mailbox"),
+        *(box for namespace in namespaces for box in namespace.find("mailbox")),
+    ]:
+        extra = mailbox.get("quota_storage_extra")
+        percentage = mailbox.get("quota_storage_percentage")
+        if extra:
+            yield f"{mailbox.argument}:storage=+{_amount(extra)}"
+        elif percentage.isdecimal() and int(percentage) != 100:
+            yield f"{mailbox.argument}:storage={int(percentage) - 100:+d}%"
+        elif mailbox.get("quota_ignore") == "yes":
+            yield f"{mailbox.argument}:ignore"
 
 
 def _rules(draft: Draft, table: DraftTable, rules: list[str], origin: str) -> None:

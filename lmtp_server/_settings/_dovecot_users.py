@@ -13,30 +13,39 @@ _RULES: Final = frozenset(Rule)
 
 
 def import_userdbs(draft: Draft) -> None:
-    made = 0
+    """Take the userdbs over. Where one cannot be, its users must not be refused for good."""
     home = draft.take("mail_home")
+    known = 0
+    unknown = 0
     for section in draft.root.find("userdb"):
         driver = section.get("driver") or section.argument
-        lines = _userdb(draft, driver, section, home)
-        if lines is not None:
-            draft.add("[[userdb]]", lines)
-            made += 1
-    if made or not _needs_userdb(draft, home):
+        if driver == "prefetch":
+            continue
+        table = _userdb(draft, driver, section, home)
+        if table is None:
+            unknown += 1
+        else:
+            draft.add("[[userdb]]", table)
+            known += 1
+    if unknown or (not known and _needs_userdb(draft, home)):
+        _everybody(draft, home)
+
+
+def _everybody(draft: Draft, home: str) -> None:
+    table = draft.table("[[userdb]]")
+    at_home = any(line.startswith('mail = "~') for line in draft.top.lines)
+    if at_home and not (home and _home_is_good(draft, "mail_home", home)):
+        table.set("driver", "system", "there is no userdb that says more")
+        draft.note("userdb", "the accounts of this machine are the users now")
         return
-    table = DraftTable()
-    table.set("driver", "static", "there is no userdb that can be taken over")
+    table.set("driver", "static", "there is no userdb that says more")
     if home and _home_is_good(draft, "mail_home", home):
         table.set("home", home.rstrip("/"), f"mail_home = {home}")
-        draft.note(
-            "userdb",
-            "every address has a mailbox now: the MTA has to refuse the others, or list the"
-            " users in a file and name it in the userdb: users = PATH",
-        )
-    else:
-        table = DraftTable()
-        table.set("driver", "system", "there is no userdb that can be taken over")
-        draft.note("userdb", "the accounts of this machine are the users now")
-    draft.add("[[userdb]]", table)
+    draft.note(
+        "userdb",
+        "every address has a mailbox now: the MTA has to refuse the others, or list the users in a"
+        " file and name it in the userdb: users = PATH",
+    )
 
 
 def _needs_userdb(draft: Draft, home: str) -> bool:
@@ -58,14 +67,14 @@ def _home_is_good(draft: Draft, name: str, home: str) -> bool:
 def _userdb(draft: Draft, driver: str, section: Section, home: str) -> DraftTable | None:
     table = DraftTable()
     arguments = section.get("args")
-    fields = _fields_of(section, "fields")
-    defaults = _words_to_fields(section.get("default_fields"))
+    fields, defaults = _fields_of(section)
+    defaults |= _words_to_fields(section.get("default_fields"))
     overrides = _words_to_fields(section.get("override_fields"))
     match driver:
         case "static":
             fields |= _words_to_fields(arguments)
             table.set("driver", "static", f"userdb static {arguments}".rstrip())
-            _static(draft, table, fields, home)
+            _static(draft, table, section, fields, home)
         case "passwd-file":
             if not _passwd_file(draft, table, section, arguments):
                 return None
@@ -75,8 +84,6 @@ def _userdb(draft: Draft, driver: str, section: Section, home: str) -> DraftTabl
         case "passwd":
             table.set("driver", "system", "userdb passwd")
             overrides |= fields
-        case "prefetch":
-            return None
         case _:
             draft.note(f"userdb {driver}", WITHOUT.get(f"userdb {driver}", "it is not known"))
             return None
@@ -94,8 +101,14 @@ def _userdb(draft: Draft, driver: str, section: Section, home: str) -> DraftTabl
     return table
 
 
-def _static(draft: Draft, table: DraftTable, fields: dict[str, str], home: str) -> None:
-    everybody = fields.pop("allow_all_users", "no") == "yes"
+def _static(
+    draft: Draft, table: DraftTable, section: Section, fields: dict[str, str], home: str
+) -> None:
+    everybody = "yes" in {
+        fields.pop("allow_all_users", "no"),
+        section.get("userdb_static_allow_all_users"),
+        section.get("static_allow_all_users"),
+    }
     home = fields.pop("home", "") or home
     if home and _home_is_good(draft, "userdb static: home", home):
         table.set("home", home.rstrip("/") or home, f"home = {home}")
@@ -133,9 +146,15 @@ def _passwd_file(draft: Draft, table: DraftTable, section: Section, arguments: s
     return True
 
 
-def _fields_of(section: Section, name: str) -> dict[str, str]:
-    """Dovecot 2.4's `fields { uid = vmail }`."""
-    return {key: value for inner in section.find(name) for key, value in inner.settings.items()}
+def _fields_of(section: Section) -> tuple[dict[str, str], dict[str, str]]:
+    """Dovecot 2.4's `fields { uid = vmail }`, and those that are defaults, as `uid:default`."""
+    fields: dict[str, str] = {}
+    defaults: dict[str, str] = {}
+    for inner in section.find("fields"):
+        for name, value in inner.settings.items():
+            key, _, suffix = name.partition(":")
+            (defaults if suffix == "default" else fields)[key] = value
+    return fields, defaults
 
 
 def _words_to_fields(text: str) -> dict[str, str]:

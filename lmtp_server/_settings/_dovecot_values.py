@@ -31,6 +31,7 @@ _DIRECT: Final[Mapping[str, str]] = {
 }
 """Settings whose values mean the same here."""
 _NUMBERS: Final = {"first_valid_uid", "last_valid_uid", "first_valid_gid", "last_valid_gid"}
+_NOT_EMPTY: Final = {"hostname", "login_greeting", "auth_username_format", "mail_temp_dir"}
 _FLAGS: Final = {"yes": True, "no": False}
 
 
@@ -39,6 +40,8 @@ def import_values(draft: Draft) -> None:
         if name not in draft.settings:
             continue
         value = draft.take(name)
+        if not value and name in _NOT_EMPTY:
+            continue
         reading = _reading(draft, name, value)
         if reading is None:
             continue
