@@ -304,7 +304,7 @@ def _serve(arguments: dict[str, Any], faults: list[str]) -> int:
 
     config = arguments.pop("config")
     try:
-        return serve(read_settings(arguments, config, faults))
+        return serve(lambda: read_settings(arguments, config, faults))
     except SettingsError as error:
         return _refuse(error.faults)
 

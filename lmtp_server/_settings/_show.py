@@ -23,7 +23,7 @@ def _table(table: Table, name: str, *, diff: bool) -> Iterator[str]:
     for key, setting in settings_of(type(table)).items():
         value = getattr(table, key)
         default = setting.field.get_default(call_default_factory=True)
-        if diff and value == default and default is not PydanticUndefined:
+        if diff and default is not PydanticUndefined and _plain(value) == _plain(default):
             continue
         path = f"{name}.{key}" if name else key
         if setting.tables:
@@ -52,7 +52,9 @@ def _tables(setting: Setting, value: object, path: str, *, diff: bool) -> Iterat
 
 
 def _plain(value: object) -> object:
-    """A value as TOML has it."""
+    """A value as TOML has it; what TOML has not stays."""
+    if value is None or isinstance(value, Table):
+        return value
     if isinstance(value, Secret):
         return value.source
     if isinstance(value, Mapping):

@@ -5,8 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from lmtp_server._runtimes import Runtime, fastest
 from lmtp_server._users import CHARACTERS, MailTemplate
+from lmtp_server._workers import Runtime, fastest
 from mailstore import FolderOptions, LineEnding, NameEncoding, Sync
 
 from ._content import ContentTable
@@ -274,7 +274,7 @@ class ServeSettings(Table):
                 )
         for number, listener in enumerate(self.listener):
             if (
-                listener.tls in {"starttls", "implicit"}
+                listener.tls != "off"
                 and listener.certificate is None
                 and self.tls.certificate is None
             ):
