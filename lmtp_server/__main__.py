@@ -348,6 +348,8 @@ def _deliver(arguments: dict[str, Any], faults: list[str]) -> int:
     if faults:
         _refuse(faults)
         return os.EX_USAGE
+    if not _has_pydantic():
+        return os.EX_TEMPFAIL
     from ._commands._deliver import Order, deliver
     from ._settings import SettingsError, read_settings
 
@@ -363,6 +365,8 @@ def _deliver(arguments: dict[str, Any], faults: list[str]) -> int:
 
 def _ask(command: str, arguments: dict[str, Any], faults: list[str]) -> int:
     """The commands that tell of a user."""
+    if not _has_pydantic():
+        return os.EX_CONFIG
     from ._settings import SettingsError, read_settings
 
     try:

@@ -11,10 +11,11 @@ from functools import lru_cache
 from typing import assert_never
 
 from mailstore import (
-    MaildirQuota,
     MaildirQuotas,
     MaildirStore,
+    Quota,
     QuotaPolicy,
+    RedisQuotas,
     TraceOptions,
 )
 
@@ -51,30 +52,51 @@ class Mail:
 
 
 class Quotas:
-    """The quotas of users whose Maildirs are below `root`. Raises OSError."""
+    """The quotas of users whose Maildirs are below `root`, counted there or in Redis.
+
+    Raises OSError, and ImportError if Redis is asked for and its extra is not installed.
+    """
 
     def __init__(self, settings: ServeSettings, *, root: str) -> None:
-        self._quotas = MaildirQuotas(root)
-        self._policy = lru_cache(maxsize=1024)(settings.quota.policy)
+        quota = settings.quota
+        self._maildirs = MaildirQuotas(root)
+        self._redis = None
+        if quota.backend == "redis":
+            assert quota.url is not None
+            self._redis = RedisQuotas(
+                quota.url.reveal(), prefix=quota.prefix, timeout=quota.timeout
+            )
+        self._policy = lru_cache(maxsize=1024)(quota.policy)
 
     def policy(self, located: Located) -> QuotaPolicy:
         """What a user may hold."""
         return self._policy(located.entry.quota_rules)
 
-    def of(self, located: Located) -> MaildirQuota | None:
+    def of(self, located: Located) -> Quota | None:
         """The quota of a user, None without one."""
-        policy = self.policy(located)
-        if not located.entry.quota_rules and not policy.mail_size:
+        if not located.entry.quota_rules and not self.policy(located).mail_size:
             return None
-        return self._quotas.of(located.maildir, policy)
+        return self.always(located)
 
-    def always(self, located: Located) -> MaildirQuota:
+    def always(self, located: Located) -> Quota:
         """The quota of a user, for counting where there is no limit, too."""
-        return self._quotas.of(located.maildir, self.policy(located))
+        policy = self.policy(located)
+        maildir = self._maildirs.of(located.maildir, policy)
+        if self._redis is None:
+            return maildir
+        return self._redis.of(located.entry.name, policy, maildir.count)
+
+    def finish_warnings(self) -> None:
+        """Wait until the programs that warn have ended."""
+        self._maildirs.finish_warnings()
+        if self._redis is not None:
+            self._redis.finish_warnings()
 
     def close(self) -> None:
-        """Close the root."""
-        self._quotas.close()
+        """Close the root and the connections."""
+        self._maildirs.close()
+        if self._redis is not None:
+            self._redis.close()
 
 
 def open_mail(settings: ServeSettings, *, own_uid: int | None) -> Mail:
@@ -89,11 +111,15 @@ def open_mail(settings: ServeSettings, *, own_uid: int | None) -> Mail:
 
 
 def make_users(
-    settings: ServeSettings, *, own_uid: int | None, quotas: Quotas | None = None
+    settings: ServeSettings,
+    *,
+    own_uid: int | None,
+    quotas: Quotas | None = None,
+    tells_faults: bool = True,
 ) -> Users:
-    """The users."""
+    """The users. `tells_faults`: what is wrong with users who are not asked for is logged, too."""
     return Users(
-        Directory(_userdbs(settings), defaults=settings.quota.fields),
+        Directory(_userdbs(settings, tells_faults), defaults=settings.quota.fields),
         settings.mail,
         names=NameRules(
             delimiters=settings.recipient_delimiter,
@@ -149,13 +175,13 @@ def store_root(settings: ServeSettings) -> str:
     return "/" if everywhere else mail_root(settings) or "/"
 
 
-def _userdbs(settings: ServeSettings) -> list[Userdb]:
+def _userdbs(settings: ServeSettings, tells_faults: bool) -> list[Userdb]:
     if not settings.userdb:
         return [Userdb(name="static", driver=StaticUsers({}, paths=[settings.mail]))]
     return [
         Userdb(
             name=f"{number} ({table.driver})",
-            driver=_driver(settings, table),
+            driver=_driver(settings, table, tells_faults),
             default_fields=_texts(table.default_fields),
             override_fields=_texts(table.override_fields),
             skip=table.skip,
@@ -168,7 +194,9 @@ def _userdbs(settings: ServeSettings) -> list[Userdb]:
 
 
 def _driver(
-    settings: ServeSettings, table: StaticUserdb | PasswdFileUserdb | SystemUserdb
+    settings: ServeSettings,
+    table: StaticUserdb | PasswdFileUserdb | SystemUserdb,
+    tells_faults: bool,
 ) -> Driver:
     match table:
         case StaticUserdb():
@@ -180,7 +208,9 @@ def _driver(
                 paths=[] if table.mail is not None else [settings.mail],
             )
         case PasswdFileUserdb():
-            return PasswdFile(table.path, username_format=table.username_format)
+            return PasswdFile(
+                table.path, username_format=table.username_format, tells_faults=tells_faults
+            )
         case SystemUserdb():
             return Cached(
                 SystemUsers(drop_domain=table.drop_domain),

@@ -29,7 +29,7 @@ def find(settings: ServeSettings, user: str) -> Located:
     # Root can become anyone; everybody else is who they are.
     own_uid = os.geteuid() or None
     try:
-        found = make_users(settings, own_uid=own_uid).lookup(user)
+        found = make_users(settings, own_uid=own_uid, tells_faults=False).lookup(user)
     except (DirectoryError, UserError) as error:
         raise failure(user, error) from error
     if isinstance(found, NotFound):

@@ -111,6 +111,7 @@ def _deliver(settings: ServeSettings, order: Order) -> Reply:
         raise failure(located.entry.name, error) from error
     finally:
         store.close()
+        quotas.finish_warnings()
         quotas.close()
 
 

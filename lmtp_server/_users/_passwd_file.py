@@ -45,12 +45,16 @@ class PasswdFile:
 
     `path` may have the variables `%d`, `%n` and so on: then there is a file for each domain, say;
     one that is missing has no users. `username_format` is what of the user's name a line begins
-    with, all of it by default. Raises ValueError for what is no text with variables.
+    with, all of it by default. Broken lines are logged when the file is read, unless `tells_faults`
+    is off. Raises ValueError for what is no text with variables.
     """
 
     constant: Final = False
 
-    def __init__(self, path: str, *, username_format: str = "%u") -> None:
+    def __init__(
+        self, path: str, *, username_format: str = "%u", tells_faults: bool = True
+    ) -> None:
+        self._tells_faults = tells_faults
         self._path = Text(path)
         self._by_name = any(not isinstance(piece, str) for piece in read_variables(path))
         self._username = Text(username_format)
@@ -103,7 +107,9 @@ class PasswdFile:
         with self._lock:
             file = self._files.get(path)
             if file is None:
-                file = self._files[path] = ChangingFile(path, partial(_read, path))
+                file = self._files[path] = ChangingFile(
+                    path, partial(_read, path, self._tells_faults)
+                )
                 if len(self._files) > _KEPT:
                     self._files.popitem(last=False)
             elif self._by_name:
@@ -173,7 +179,7 @@ def _gid_of(name: str) -> int:
     return grp.getgrnam(name).gr_gid
 
 
-def _read(path: str, octets: bytes) -> _Users:
+def _read(path: str, tells_faults: bool, octets: bytes) -> _Users:
     lines: dict[str, str] = {}
     broken: dict[str, str] = {}
     ids = _Ids()
@@ -188,7 +194,7 @@ def _read(path: str, octets: bytes) -> _Users:
             _check(line, len(octets_of_line), user in lines, ids)
         except ValueError as error:
             faults += 1
-            if faults <= _TOLD:
+            if tells_faults and faults <= _TOLD:
                 _logger.error("%a, line %d, user %a: %s", path, number, user[:256], error)
             # Of two lines for one user the first counts.
             if user not in lines:
@@ -196,7 +202,7 @@ def _read(path: str, octets: bytes) -> _Users:
             continue
         lines[user] = line
         broken.pop(user, None)
-    if faults > _TOLD:
+    if tells_faults and faults > _TOLD:
         _logger.error("%a: %d more lines are broken", path, faults - _TOLD)
     return _Users(lines, broken, ids)
 
