@@ -201,8 +201,8 @@ _COMMON = "mail_location = maildir:/srv/mail/%d/%n\nprotocols = lmtp\n"
         (
             (
                 "service lmtp {\n  unix_listener lmtp {\n    mode = 0\n  }\n"
-                "  inet_listener lmtp {\n    address = 192.0.2.1\n    port = 24\n    haproxy = yes\n"
-                "  }\n}\n"
+                "  inet_listener lmtp {\n    address = 192.0.2.1\n    port = 24\n    haproxy = yes"
+                "\n  }\n}\n"
                 "haproxy_trusted_networks = 192.0.2.0/24"
             ),
             "listener",
