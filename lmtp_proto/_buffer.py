@@ -77,6 +77,13 @@ class InputBuffer:
                     return None
                 continue
             start = self._position
+            if start == len(data):
+                if not self._gather():
+                    # A peer that waits holds nothing.
+                    self._data = b""
+                    self._position = self._searched = 0
+                    return None
+                continue
             end = data.find(b"\n", self._searched)
             if data[start : start + 1] == _TLS_HANDSHAKE:
                 return self._fault(LineFault.TLS, start)

@@ -183,14 +183,21 @@ class ServerSession(asyncio.Protocol):
         conversation = self._conversation
         if conversation is None:
             return
+        transport = self._transport
         try:
             for effect in conversation:
                 # The two of every turn come first: a message is not to wait for the rest.
                 if isinstance(effect, Send):
-                    if self._waits_to_send(effect):
-                        return
+                    if not transport.is_closing():
+                        transport.write(effect.data)
+                        if self._write_paused:
+                            self._sending = True
+                            self._set_deadline(effect.deadline)
+                            return
                 elif isinstance(effect, Receive):
-                    if self._waits_to_receive(effect):
+                    if not self._has_input(effect):
+                        self._receive = effect
+                        self._set_deadline(effect.deadline)
                         return
                 elif self._waits_for(effect):
                     return
@@ -199,17 +206,8 @@ class ServerSession(asyncio.Protocol):
         self._over()
         self._close()
 
-    def _waits_to_send(self, effect: Send) -> bool:
-        transport = self._transport
-        if not transport.is_closing():
-            transport.write(effect.data)
-            if self._write_paused:
-                self._sending = True
-                self._set_deadline(effect.deadline)
-                return True
-        return False
-
-    def _waits_to_receive(self, effect: Receive) -> bool:
+    def _has_input(self, effect: Receive) -> bool:
+        """Whether there is something to give to `effect` at once."""
         if self._input is not None:
             effect.outcome = b"".join(self._input)
             self._input = None
@@ -221,10 +219,8 @@ class ServerSession(asyncio.Protocol):
         elif self._server.stop_flag.requested:
             effect.outcome = Interrupt.STOP
         else:
-            self._receive = effect
-            self._set_deadline(effect.deadline)
-            return True
-        return False
+            return False
+        return True
 
     def _waits_for(self, effect: Run | Wait | Log | GiveWay | Handshake) -> bool:
         match effect:
