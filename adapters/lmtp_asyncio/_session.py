@@ -184,6 +184,7 @@ class ServerSession(asyncio.Protocol):
         if conversation is None:
             return
         transport = self._transport
+        stop_flag = self._server.stop_flag
         try:
             for effect in conversation:
                 # The two of every turn come first: a message is not to wait for the rest.
@@ -195,10 +196,11 @@ class ServerSession(asyncio.Protocol):
                             self._set_deadline(effect.deadline)
                             return
                 elif isinstance(effect, Receive):
-                    if not self._has_input(effect):
+                    if self._input is None and not (self._eof or stop_flag.requested):
                         self._receive = effect
                         self._set_deadline(effect.deadline)
                         return
+                    self._give(effect)
                 elif self._waits_for(effect):
                     return
         except Exception:
@@ -206,8 +208,8 @@ class ServerSession(asyncio.Protocol):
         self._over()
         self._close()
 
-    def _has_input(self, effect: Receive) -> bool:
-        """Whether there is something to give to `effect` at once."""
+    def _give(self, effect: Receive) -> None:
+        """End a Receive with what is there already."""
         if self._input is not None:
             effect.outcome = b"".join(self._input)
             self._input = None
@@ -216,11 +218,8 @@ class ServerSession(asyncio.Protocol):
             self._input_size = 0
         elif self._eof:
             effect.outcome = b""
-        elif self._server.stop_flag.requested:
-            effect.outcome = Interrupt.STOP
         else:
-            return False
-        return True
+            effect.outcome = Interrupt.STOP
 
     def _waits_for(self, effect: Run | Wait | Log | GiveWay | Handshake) -> bool:
         match effect:
