@@ -17,6 +17,8 @@ UNNAMED: Final = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
 
 # Larger pieces make nothing faster, and a piece is what the fallback holds in memory.
 _PIECE: Final = 1 << 20
+# What can be shared begins at a multiple of this, on every file system that shares.
+_SHARED: Final = 4096
 # Where the kernel or the file systems cannot copy between these two files.
 _NO_COPY: Final = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 
@@ -39,8 +41,9 @@ def copy_all(source: int, target: int, size: int, *, offset: int = 0) -> None:
     end = offset + size
     in_kernel = True
     while offset < end:
-        # Blocks that begin alike in both files are shared where the file system can do that.
-        count = min(end - offset, _PIECE - offset % _PIECE)
+        # From there on the files share their blocks, if the file system can do that and there is as
+        # much in front of them in both.
+        count = min(end - offset, _SHARED - offset % _SHARED if offset % _SHARED else _PIECE)
         copied = 0
         if in_kernel:
             try:

@@ -71,9 +71,11 @@ class Maildir:
         if self._permissions.file_mode & 0o022:
             return None
         if self._sharing is None:
-            tmp = self._tmp_status
-            access_list = default_access_list(self.tmp)
-            self._sharing = (tmp.st_dev, tmp.st_uid, tmp.st_gid, self._permissions, access_list)
+            tmp, permissions = self._tmp_status, self._permissions
+            self._sharing = (
+                *(tmp.st_dev, tmp.st_uid, tmp.st_gid, permissions.file_mode, permissions.group),
+                default_access_list(self.tmp),
+            )
         return self._sharing
 
     def is_in(self, tmp: os.stat_result) -> bool:

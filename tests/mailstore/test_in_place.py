@@ -252,6 +252,34 @@ def test_a_spool_whose_sync_failed_is_no_mail(
         assert codes(deliver(store, _LARGE, ["a"])) == [250]
 
 
+@pytest.mark.parametrize("sync", [Sync.FSYNC, Sync.NEVER])
+def test_the_disk_works_while_the_message_comes_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync: Sync
+) -> None:
+    begun: list[tuple[int, int]] = []
+    real = os.posix_fadvise
+
+    def advise(descriptor: int, offset: int, length: int, advice: int) -> None:
+        begun.append((offset, length))
+        real(descriptor, offset, length, advice)
+
+    with opened(tmp_path, sync=sync) as store:
+        deliver(store, _FIRST, ["a"])
+        monkeypatch.setattr(os, "posix_fadvise", advise)
+        transaction = envelope("r0@example.org")
+        sink = store.open(transaction, {transaction.recipients[0]: PurePath("a")})
+        fill(sink, (_LARGE for _ in range(40)))
+        monkeypatch.undo()
+        assert codes(answers(sink, transaction)) == [250]
+        sink.close()
+    end = 0
+    for offset, length in begun:
+        assert offset == end
+        assert length >= 4 << 20
+        end = offset + length
+    assert (end > 8 << 20) if sync is Sync.FSYNC else not begun
+
+
 def test_a_large_message_costs_syncfs_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     monkeypatch.setattr("mailstore._batch.syncfs", calls.append)
