@@ -110,6 +110,10 @@ class MaildirQuotas:
             self._root, parts, policy, self._folder_name, self._flights, self._warnings
         )
 
+    def finish_warnings(self) -> None:
+        """Wait until the commands of warnings have ended, for a process that is about to end."""
+        self._warnings.finish()
+
     def close(self) -> None:
         """Close the root; nothing may be on its way any more."""
         os.close(self._root)

@@ -26,6 +26,7 @@ class WarningRunner:
     def reset(self) -> None:
         """Nothing runs and nothing waits: for a forked child, whose parent has the threads."""
         self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
         self._waiting: deque[tuple[str, ...]] = deque()
         self._running = 0
 
@@ -45,13 +46,20 @@ class WarningRunner:
         except RuntimeError as error:
             with self._lock:
                 self._running -= 1
+                self._idle.notify_all()
             _logger.error("the quota warning %a waits: %s", command, error)
+
+    def finish(self) -> None:
+        """Wait until all have ended, for a process that is about to."""
+        with self._lock:
+            self._idle.wait_for(lambda: not self._running)
 
     def _work(self) -> None:
         while True:
             with self._lock:
                 if not self._waiting:
                     self._running -= 1
+                    self._idle.notify_all()
                     return
                 command = self._waiting.popleft()
             _run(command)

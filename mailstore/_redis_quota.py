@@ -115,6 +115,10 @@ class RedisQuotas:
         keys = [f"{self._prefix}{user}/quota/{name}" for name in ("storage", "messages")]
         return RedisQuota(self._run, keys, policy, count, self._warnings)
 
+    def finish_warnings(self) -> None:
+        """Wait until the commands of warnings have ended, for a process that is about to end."""
+        self._warnings.finish()
+
     def close(self) -> None:
         """Close the connections."""
         self._client.close()

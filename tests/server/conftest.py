@@ -1,6 +1,7 @@
 """Fixtures: a folder to run in, each runtime in turn, and daemons that are ended with the test."""
 
 import importlib.util
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -43,3 +44,33 @@ def start(folder: Path) -> Iterator[Callable[..., Program]]:
     yield start
     for program in started:
         program.kill()
+
+
+@pytest.fixture
+def fake_module(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Put a program in the place of a module: its name and text."""
+    monkeypatch.setenv("PYTHONPATH", str(folder / "lib"), prepend=os.pathsep)
+
+    def write(name: str, program: str) -> None:
+        (folder / "lib").mkdir()
+        (folder / f"lib/{name}.py").write_text(program)
+
+    return write
+
+
+@pytest.fixture
+def fake_uvloop(fake_module: Callable[[str, str], None]) -> Callable[[str], None]:
+    """Put a program in the place of uvloop."""
+    return lambda program: fake_module("uvloop", program)
+
+
+@pytest.fixture
+def config(folder: Path) -> Callable[..., str]:
+    """Write the settings; where they are."""
+
+    def write(*lines: str) -> str:
+        path = folder / "settings.toml"
+        path.write_text("\n".join(lines) + "\n")
+        return str(path)
+
+    return write

@@ -7,8 +7,6 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from tests.server._peer import Peer, connect, deliver
 from tests.server._program import SECONDS, Program, without_log
 
@@ -182,18 +180,6 @@ def test_workers_drain_when_the_supervisor_has_died(start: Start, runtime: str) 
     program.wait_for_end()
     assert _refused(address)
     assert "Traceback" not in program.stderr
-
-
-@pytest.fixture
-def fake_uvloop(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Put a program in the place of uvloop."""
-
-    def write(program: str) -> None:
-        (folder / "lib").mkdir()
-        (folder / "lib/uvloop.py").write_text(program)
-        monkeypatch.setenv("PYTHONPATH", str(folder / "lib"))
-
-    return write
 
 
 def test_workers_that_cannot_start_end_the_start(
