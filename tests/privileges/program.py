@@ -1,0 +1,109 @@
+"""A server with a broker, put together from the parts.
+
+It is given a file of settings in JSON, prints its process ids and its address in a line of JSON
+once it accepts connections, and ends at SIGTERM.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from lmtp_asyncio import Server
+from lmtp_proto import Recipient, Reply, Settings
+from lmtp_server._privileges import (
+    AgentHandler,
+    AgentOptions,
+    AgentPool,
+    BrokerOptions,
+    BrokerProcess,
+    Confinement,
+    Identity,
+    UserMailbox,
+    ValidIds,
+    confine,
+    drop,
+    start_broker,
+)
+from mailstore import FolderOptions
+from tests.privileges.directory import Directory
+
+
+def locate(recipient: Recipient) -> UserMailbox | Reply:
+    user, _, mailbox = recipient.address.local_part.partition("+")
+    if user == "nobody":
+        return Reply(550, f"<{recipient}> no such user", enhanced="5.1.1")
+    if mailbox == "keyword":
+        return UserMailbox(user=user, keywords=("urgent",))
+    return UserMailbox(user=user, mailbox=mailbox or "INBOX", has_quota=user == "limited")
+
+
+async def serve(listener: socket.socket, pool: AgentPool, spool: str) -> None:
+    handler = AgentHandler(pool, locate, spool_directory=spool)
+    server = Server(handler, settings=Settings(hostname="mx.example.org"))
+    await server.start(listener)
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    await ended.wait()
+    await server.stop(5)
+    await asyncio.to_thread(pool.close)
+
+
+def start_worker(broker: BrokerProcess, listener: socket.socket, settings: dict[str, Any]) -> int:
+    channel = broker.channel()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            broker.close()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+            confine(Confinement(network=True))
+            pool = AgentPool(channel, **settings.get("pool", {}))
+            asyncio.run(serve(listener, pool, settings["spool"]))
+        finally:
+            os._exit(0)
+    channel.close()
+    return pid
+
+
+def main(path: str) -> None:
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO)
+    settings = json.loads(Path(path).read_text())
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    agent = AgentOptions(
+        hostname="mx.example.org",
+        folders=FolderOptions(autocreate=True),
+        **settings.get("agent", {}),
+    )
+    options = BrokerOptions(
+        agent=agent,
+        valid_ids=ValidIds(**settings.get("valid_ids", {})),
+        **settings.get("broker", {}),
+    )
+    broker = start_broker(Directory(path).lookup, options)
+    drop(Identity(settings["network_uid"], settings["network_uid"]))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    workers = [start_worker(broker, listener, settings) for _ in range(settings["workers"])]
+    said = {
+        "supervisor": os.getpid(),
+        "broker": broker.pid,
+        "workers": workers,
+        "address": f"127.0.0.1:{listener.getsockname()[1]}",
+    }
+    sys.stdout.write(json.dumps(said) + "\n")
+    sys.stdout.flush()
+    signal.sigwait({signal.SIGTERM})
+    for pid in workers:
+        os.kill(pid, signal.SIGTERM)
+    for pid in workers:
+        os.waitpid(pid, 0)
+    broker.close()
+    os.waitpid(broker.pid, 0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
