@@ -11,12 +11,12 @@ become root, or write mail for a user whom the directory does not have.
 
 from ._agent import AgentOptions
 from ._broker import BrokerOptions, BrokerProcess, start_broker
-from ._drop import drop
+from ._drop import drop, harden
 from ._identity import Identity, PrivilegesError, ValidIds
 from ._kernel import Capability
 from ._plan import Mode, Plan, plan
 from ._pool import AgentPool
-from ._seccomp import Confinement, confine
+from ._seccomp import Confinement
 from ._sink import AgentHandler, AgentSink, Locate, UserMailbox
 from ._user import Lookup, MailUser
 
@@ -38,8 +38,8 @@ __all__ = [
     "PrivilegesError",
     "UserMailbox",
     "ValidIds",
-    "confine",
     "drop",
+    "harden",
     "plan",
     "start_broker",
 ]

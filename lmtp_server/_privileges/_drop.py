@@ -18,6 +18,7 @@ from ._kernel import (
     set_capabilities,
 )
 from ._preload import preload
+from ._seccomp import Confinement, confine
 
 _CAPABILITY_SETS: Final = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
@@ -42,6 +43,30 @@ def drop(identity: Identity, *, chroot: str | None = None, keep: Iterable[int] =
         _check(identity, kept, read_status(proc))
     finally:
         os.close(proc)
+
+
+def harden(confinement: Confinement) -> bool:
+    """Leave this process, whoever's it is, only what serving takes: no capabilities, and of the
+    system calls those that `confinement` lets it have. Whether the kernel filters them.
+
+    Raises PrivilegesError.
+    """
+    preload()
+    proc = open_proc()
+    try:
+        try:
+            set_capabilities()
+            forbid_new_privileges()
+            hide_memory()
+        except OSError as error:
+            raise PrivilegesError(f"this process cannot be hardened: {error}") from error
+        status = read_status(proc)
+    finally:
+        os.close(proc)
+    for name in ("CapPrm", "CapEff", "CapInh", "CapAmb"):
+        if int(status[name][0], 16):
+            raise PrivilegesError(f"the kernel says {name}: {status[name][0]}, not 0")
+    return confine(confinement)
 
 
 def open_proc() -> int:

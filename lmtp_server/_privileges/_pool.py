@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Final
@@ -68,7 +68,8 @@ class AgentPool:
 
     At most `limit` at a time; one that had nothing to do for `idle` seconds is let go, and where
     the limit is reached the one that had nothing to do for longest. A request that is not answered
-    within `timeout` seconds has failed, and its agent is given up. Used by any thread of the
+    within `timeout` seconds has failed, and its agent is given up. `lost` is called when the broker
+    has ended; nothing can be delivered then until there is another. Used by any thread of the
     process that has made it; the work is done in a thread of its own.
     """
 
@@ -79,11 +80,13 @@ class AgentPool:
         limit: int = 64,
         idle: float = 60.0,
         timeout: float = 150.0,
+        lost: Callable[[], None] = lambda: None,
     ) -> None:
         self._broker = broker
         self._limit = limit
         self._idle = idle
         self._timeout = timeout
+        self._lost = lost
         self._numbers = iter(range(1, 10**10))
         self._new: deque[tuple[str, Request]] = deque()
         # Those used longest ago come first.
@@ -247,6 +250,7 @@ class AgentPool:
         self._selector.unregister(self._broker)
         for agent in [each for each in self._agents.values() if each.channel is None]:
             self._give_up(agent, "the broker has ended")
+        self._lost()
 
     def _write(self, agent: _Agent) -> None:
         channel = agent.channel

@@ -6,6 +6,7 @@ cannot be had. What reached an agent is stored once for each destination, whatev
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -35,8 +36,11 @@ class UserMailbox:
     """Whether it is worth asking at RCPT if there is room."""
 
 
-Locate = Callable[[Recipient], UserMailbox | Reply]
-"""Decides where the mail of a recipient goes, or refuses it. It must not block."""
+_Found = UserMailbox | Reply
+
+Locate = Callable[[Recipient], _Found | Callable[[], _Found]]
+"""Decides where the mail of a recipient goes, or refuses it. It must not block; where it would have
+to, it gives a job that decides."""
 
 
 class AgentHandler(Handler):
@@ -58,10 +62,27 @@ class AgentHandler(Handler):
 
     def rcpt(self, transaction: Transaction, recipient: Recipient, /) -> Answer[Reply | None]:
         """Accept the recipient if there is a place for its mail, and room."""
-        place = self._locate(recipient)
+        found = self._locate(recipient)
+        if callable(found):
+            return partial(self._find, found, transaction, recipient)
+        return self._accept(found, transaction, recipient)
+
+    def _find(
+        self, find: Callable[[], _Found], transaction: Transaction, recipient: Recipient
+    ) -> Reply | None:
+        answer = self._accept(find(), transaction, recipient)
+        return answer.result() if isinstance(answer, Future) else answer
+
+    def _accept(
+        self, place: _Found, transaction: Transaction, recipient: Recipient
+    ) -> "Reply | Future[Reply] | None":
         if isinstance(place, Reply):
             return place
-        self._places[transaction.session][recipient] = place
+        places = self._places.get(transaction.session)
+        if places is None:
+            # The client has gone while the place was looked for.
+            return None
+        places[recipient] = place
         if not place.has_quota or recipient.parameters.ignore_quota:
             return None
         due = Due(recipient)

@@ -11,6 +11,8 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +28,24 @@ from lmtp_server._privileges import (
     Identity,
     UserMailbox,
     ValidIds,
-    confine,
     drop,
+    harden,
     start_broker,
 )
 from mailstore import FolderOptions
 from tests.privileges.directory import Directory
 
 
-def locate(recipient: Recipient) -> UserMailbox | Reply:
-    user, _, mailbox = recipient.address.local_part.partition("+")
+def locate(recipient: Recipient) -> UserMailbox | Reply | Callable[[], UserMailbox | Reply]:
+    """Where mail for `user+mailbox` goes. `slow-user` takes a job to find."""
+    name = recipient.address.local_part
+    if name.startswith("slow-"):
+        return partial(find, recipient, name.removeprefix("slow-"))
+    return find(recipient, name)
+
+
+def find(recipient: Recipient, name: str) -> UserMailbox | Reply:
+    user, _, mailbox = name.partition("+")
     if user == "nobody":
         return Reply(550, f"<{recipient}> no such user", enhanced="5.1.1")
     if mailbox == "keyword":
@@ -55,18 +65,17 @@ async def serve(listener: socket.socket, pool: AgentPool, spool: str) -> None:
 
 
 def start_worker(broker: BrokerProcess, listener: socket.socket, settings: dict[str, Any]) -> int:
-    channel = broker.channel()
     pid = os.fork()
     if pid == 0:
         try:
+            channel = broker.channel()
             broker.close()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-            confine(Confinement(network=True))
+            harden(Confinement(network=True))
             pool = AgentPool(channel, **settings.get("pool", {}))
             asyncio.run(serve(listener, pool, settings["spool"]))
         finally:
             os._exit(0)
-    channel.close()
     return pid
 
 

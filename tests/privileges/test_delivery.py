@@ -170,10 +170,27 @@ def test_each_recipient_gets_the_reply_of_its_own(site: Site, start: Start) -> N
     assert header.startswith("Return-Path: <from@example.net>\nDelivered-To: u0@example.org\n")
     assert "Received: from client.test ([127.0.0.1])\n\tby mx.example.org with LMTP id" in header
     assert "for <" not in header
+    assert codes(started, "slow-u2", "slow-nobody", "slow-limited") == [250, 550, 250]
     large = b"Subject: x\r\n\r\n" + b"x\r\n" * 500
     assert [str(reply)[:9] for reply in deliver(started, "limited", content=large)] == ["552 5.2.2"]
     assert "homeless" in started.log
     assert "UID 0 (root)" in started.log
+
+
+def test_a_full_mailbox_is_told_at_rcpt(site: Site, start: Start) -> None:
+    site.add("limited", FIRST_UID + 50, quota="*:storage=1K")
+    started = start("program")
+    host, _, port = started.said["address"].rpartition(":")
+    with (
+        socket.create_connection((host, int(port)), SECONDS) as client,
+        client.makefile("rb") as lines,
+    ):
+        client.sendall(
+            b"LHLO c.test\r\nMAIL FROM:<> SIZE=2000\r\nRCPT TO:<limited@example.org>\r\n"
+            b"RCPT TO:<slow-limited@example.org>\r\nRCPT TO:<u0@example.org>\r\nQUIT\r\n"
+        )
+        said = [line for line in lines if line[3:4] == b" "]
+    assert [line[:9] for line in said[3:6]] == [b"552 5.2.2", b"552 5.2.2", b"250 2.1.5"]
 
 
 def test_large_messages_reach_every_user_whole(site: Site, start: Start) -> None:
@@ -222,7 +239,7 @@ def test_an_agent_that_takes_too_long_ends_itself(site: Site, start: Start) -> N
     site.settings |= {"workers": 1, "agent": {"time": 1.0}}
     started = start("program")
     assert codes(started, "u0") == [250]
-    lock = site.maildir("u0") / "dovecot-keywords.lock"
+    lock = site.maildir("u0") / "dovecot-uidlist.lock"
     lock.touch()
     assert codes(started, "u0+keyword", "u1") == [451, 250]
     wait_until(lambda: "was ended by SIGALRM" in started.log)
