@@ -17,6 +17,7 @@ from ._kernel import Capability
 from ._plan import Mode, Plan, plan
 from ._pool import AgentPool
 from ._seccomp import Confinement
+from ._settle import Settled, settle
 from ._sink import AgentHandler, AgentSink, Locate, UserMailbox
 from ._user import Lookup, MailUser
 
@@ -36,10 +37,12 @@ __all__ = [
     "Mode",
     "Plan",
     "PrivilegesError",
+    "Settled",
     "UserMailbox",
     "ValidIds",
     "drop",
     "harden",
     "plan",
+    "settle",
     "start_broker",
 ]

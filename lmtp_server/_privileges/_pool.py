@@ -69,7 +69,7 @@ class AgentPool:
     At most `limit` at a time; one that had nothing to do for `idle` seconds is let go, and where
     the limit is reached the one that had nothing to do for longest. A request that is not answered
     within `timeout` seconds has failed, and its agent is given up. `lost` is called when the broker
-    has ended; nothing can be delivered then until there is another. Used by any thread of the
+    has ended: the agents that are there go on, but there will be no more. Used by any thread of the
     process that has made it; the work is done in a thread of its own.
     """
 
@@ -143,23 +143,34 @@ class AgentPool:
     def _run(self) -> None:
         self._selector.register(self._reader, selectors.EVENT_READ)
         self._selector.register(self._broker, selectors.EVENT_READ)
-        while not self._closed or self._new or any(map(_is_busy, self._agents.values())):
-            for key, events in self._selector.select(self._wait()):
-                if key.fileobj is self._reader:
-                    self._reader.recv(4096)
-                elif key.fileobj is self._broker:
-                    self._hear_broker()
-                elif key.data.channel is key.fileobj:
-                    if events & selectors.EVENT_READ:
-                        self._hear(key.data)
-                    if events & selectors.EVENT_WRITE and key.data.channel is not None:
-                        self._write(key.data)
+        try:
+            while not self._closed or self._new or any(map(_is_busy, self._agents.values())):
+                self._turn()
+        except Exception:
+            _logger.exception("the agents of this worker are lost")
+        finally:
+            with self._lock:
+                self._closed = True
+            for agent in [*self._agents.values()]:
+                self._give_up(agent, "this worker lets its agents go")
             while self._new:
-                self._take(*self._new.popleft())
-            self._end_overdue()
-            self._place()
-        for agent in [*self._agents.values()]:
-            self._remove(agent)
+                _fail(self._new.popleft()[1])
+
+    def _turn(self) -> None:
+        for key, events in self._selector.select(self._wait()):
+            if key.fileobj is self._reader:
+                self._reader.recv(4096)
+            elif key.fileobj is self._broker:
+                self._hear_broker()
+            elif key.data.channel is key.fileobj:
+                if events & selectors.EVENT_READ:
+                    self._hear(key.data)
+                if events & selectors.EVENT_WRITE and key.data.channel is not None:
+                    self._write(key.data)
+        while self._new:
+            self._take(*self._new.popleft())
+        self._end_overdue()
+        self._place()
 
     def _wait(self) -> float | None:
         """Seconds until something is due, None when nothing is."""
@@ -177,11 +188,11 @@ class AgentPool:
         return len(self._agents) - len(self._without) < self._limit
 
     def _take(self, user: str, request: Request) -> None:
-        if self._broken:
-            _fail(request)
-            return
         agent = self._agents.get(user)
         if agent is None:
+            if self._broken:
+                _fail(request)
+                return
             agent = self._agents[user] = _Agent(user, self.number())
             self._without.append(agent)
         self._agents.move_to_end(user)
@@ -245,7 +256,7 @@ class AgentPool:
         return next((each for each in self._agents.values() if each.number == number), None)
 
     def _lose_broker(self) -> None:
-        _logger.error("the broker has ended: no mail can be delivered")
+        _logger.error("the broker has ended: there will be no more agents")
         self._broken = True
         self._selector.unregister(self._broker)
         for agent in [each for each in self._agents.values() if each.channel is None]:
@@ -287,7 +298,8 @@ class AgentPool:
                 os.close(packet.descriptor)
             if "log" in packet.fields:
                 level = min(packet.number("log"), logging.ERROR)
-                _logger.log(level, "agent of %a: %s", agent.user, packet.text("text"))
+                for line in packet.text("text").splitlines():
+                    _logger.log(level, "agent of %a: %s", agent.user, _printable(line))
                 return
             due, _ = agent.waiting.pop(packet.number("number"))
             reply = _read_reply(packet.fields.get("reply"))
@@ -337,6 +349,11 @@ class AgentPool:
         except OSError:
             # The agent ends by itself, as its channel has; else it ends with this worker.
             pass
+
+
+def _printable(text: str) -> str:
+    """Without what could pass for a line of somebody else's."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _is_busy(agent: _Agent) -> bool:

@@ -23,14 +23,13 @@ from lmtp_server._privileges import (
     AgentOptions,
     AgentPool,
     BrokerOptions,
-    BrokerProcess,
-    Confinement,
     Identity,
+    Mode,
+    Plan,
+    Settled,
     UserMailbox,
     ValidIds,
-    drop,
-    harden,
-    start_broker,
+    settle,
 )
 from mailstore import FolderOptions
 from tests.privileges.directory import Directory
@@ -64,15 +63,13 @@ async def serve(listener: socket.socket, pool: AgentPool, spool: str) -> None:
     await asyncio.to_thread(pool.close)
 
 
-def start_worker(broker: BrokerProcess, listener: socket.socket, settings: dict[str, Any]) -> int:
+def start_worker(settled: Settled, listener: socket.socket, settings: dict[str, Any]) -> int:
     pid = os.fork()
     if pid == 0:
         try:
-            channel = broker.channel()
-            broker.close()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-            harden(Confinement(network=True))
-            pool = AgentPool(channel, **settings.get("pool", {}))
+            settled.confine()
+            pool = settled.agents(**settings.get("pool", {}))
             asyncio.run(serve(listener, pool, settings["spool"]))
         finally:
             os._exit(0)
@@ -93,10 +90,12 @@ def main(path: str) -> None:
         valid_ids=ValidIds(**settings.get("valid_ids", {})),
         **settings.get("broker", {}),
     )
-    broker = start_broker(Directory(path).lookup, options)
-    drop(Identity(settings["network_uid"], settings["network_uid"]))
+    network = Identity(settings["network_uid"], settings["network_uid"])
+    settled = settle(Plan(Mode.BROKER, network), lookup=Directory(path).lookup, options=options)
+    broker = settled.broker
+    assert broker is not None
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    workers = [start_worker(broker, listener, settings) for _ in range(settings["workers"])]
+    workers = [start_worker(settled, listener, settings) for _ in range(settings["workers"])]
     said = {
         "supervisor": os.getpid(),
         "broker": broker.pid,

@@ -284,12 +284,14 @@ def test_a_user_who_is_in_the_way_of_its_own_mail_harms_nobody(site: Site, start
     assert list(target.iterdir()) == []
 
 
-def test_without_a_broker_mail_has_to_wait(site: Site, start: Start) -> None:
+def test_without_a_broker_there_are_no_more_agents(site: Site, start: Start) -> None:
+    site.settings["workers"] = 1
     started = start("program")
+    assert codes(started, "u0") == [250]
     os.kill(started.said["broker"], signal.SIGKILL)
-    assert codes(started, "u0", "u1") == [451, 451]
-    assert codes(started, "u0") == [451]
-    assert site.mail("u0") == []
+    wait_until(lambda: "the broker has ended" in started.log)
+    assert codes(started, "u0", "u1") == [250, 451]
+    assert site.mail("u1") == []
 
 
 def test_what_was_begun_when_the_worker_is_killed_is_finished(site: Site, start: Start) -> None:
