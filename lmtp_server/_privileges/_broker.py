@@ -61,8 +61,10 @@ class BrokerOptions:
     agent: AgentOptions
     valid_ids: ValidIds = field(default_factory=ValidIds)
     confinement: Confinement = field(default_factory=Confinement)
+    """What broker and agents may do; running programs is for agents with quota warnings."""
     most_agents: int = 256
-    """Agents at a time, of all workers together."""
+    """Agents at a time, of all workers together. With less than the limits of all their pools
+    together one worker may have to wait for another's idle agents to end."""
     grace: float = 30.0
     """Seconds that an agent may take to end once its worker has no more use for it."""
 
