@@ -94,12 +94,17 @@ _BEHIND_MAIL: Final = frozenset({b"RCPT", b"DATA", b"BDAT"})
 
 
 class StopFlag:
-    """Says to all sessions of a server that it stops: they end at their next command."""
+    """Says to all sessions of a server that it stops.
 
-    __slots__ = ("requested",)
+    `requested`: they end at their next command. `retiring`: as soon as they have had a transaction
+    and are not amid another.
+    """
+
+    __slots__ = ("requested", "retiring")
 
     def __init__(self) -> None:
         self.requested = False
+        self.retiring = False
 
 
 def converse(
@@ -189,12 +194,14 @@ class _Conversation:
         stop = self._stop
         limits = self._settings.limits
         quota = self._quota
+        session = self._session
         try:
             yield from self._greet()
             while connection.state is not _CLOSED:
                 event = next_event()
                 if isinstance(event, Signal):
-                    if stop.requested:
+                    receive.resting = connection.mail is None and session.transactions > 0
+                    if stop.requested or (stop.retiring and receive.resting):
                         self._shut_down(STOPPING)
                         continue
                     if self._out:
@@ -283,7 +290,12 @@ class _Conversation:
     def _interrupted(self) -> _Rest:
         """The peer sends no more, has not sent in time, or the server stops."""
         outcome = self._receive.outcome
-        if self._stop.requested or outcome is Interrupt.STOP:
+        # A runtime may end the reading of a session that rests: it looks as if the peer had.
+        if (
+            self._stop.requested
+            or outcome is Interrupt.STOP
+            or (self._stop.retiring and not outcome)
+        ):
             self._shut_down(STOPPING)
         elif outcome is Interrupt.TIMEOUT:
             state = self._connection.state

@@ -50,12 +50,15 @@ class Interrupt(Enum):
 
 class Receive:
     """Read what is there: `outcome` becomes the octets, `b""` when the peer sends no more, or an
-    `Interrupt`. `deadline` is in the time of the conversation's clock."""
+    `Interrupt`. `deadline` is in the time of the conversation's clock. `resting` says that a
+    server's client has had a transaction and is not amid another: a server that retires ends the
+    wait by `Interrupt.STOP`."""
 
-    __slots__ = ("deadline", "outcome")
+    __slots__ = ("deadline", "outcome", "resting")
 
     def __init__(self) -> None:
         self.deadline = 0.0
+        self.resting = False
         self.outcome: bytes | Interrupt = b""
 
 

@@ -76,6 +76,8 @@ class Session:
     """Who is on the other side, for logs: `192.0.2.1:4711`, `[2001:db8::1]:4711` or `unix`."""
     client_ip: str | None = None
     """The peer's IP address, None on a UNIX socket."""
+    listener: str = ""
+    """Where the client has connected, as the server names it."""
     id: str = field(default_factory=_new_id)
     """Names the session in logs and replies; printable ASCII without spaces."""
     lhlo_domain: str | None = None

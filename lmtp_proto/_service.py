@@ -35,7 +35,7 @@ class Service:
             )
         )
         self.stop_flag = StopFlag()
-        """Set to end all sessions at their next command."""
+        """Set to end all sessions at their next command, or when they rest."""
 
     @property
     def limits(self) -> Limits:

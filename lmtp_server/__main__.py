@@ -175,18 +175,18 @@ def _serve(arguments: dict[str, Any], faults: list[str]) -> int:
         import pydantic  # noqa: F401  # asked for here, where its absence can be explained
     except ImportError:
         return _refuse(["pydantic is not installed: pip install 'lmtp-proto[server]'"])
-    from ._serve import serve
+    from ._commands._serve import serve
     from ._settings import SettingsError, read_settings
 
     config = arguments.pop("config")
     try:
-        return serve(read_settings(arguments, config, faults))
+        return serve(lambda: read_settings(arguments, config, faults))
     except SettingsError as error:
         return _refuse(error.faults)
 
 
 def _send(arguments: dict[str, Any], faults: list[str]) -> int:
-    from ._send import InputError, read_envelope, send
+    from ._commands._send import InputError, read_envelope, send
 
     envelope = read_envelope(arguments["to"], arguments["sender"], arguments["recipients"], faults)
     if envelope is None:

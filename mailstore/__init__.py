@@ -1,14 +1,15 @@
 """What happens to a message once the protocol hands it over: spool, trace header, Maildir.
 
 A `MaildirStore` delivers durably: a recipient is answered 250 when its copy is on disk. A
-`StoreHandler` puts it behind any of the servers. A `Destination` names one of a user's mailboxes.
-`MaildirQuotas` and `RedisQuotas` bound what users may hold.
+`StoreHandler` puts it behind any of the servers, `deliver_one` does without one. A `Destination`
+names one of a user's mailboxes. `MaildirQuotas` and `RedisQuotas` bound what users may hold.
 """
 
 from ._destination import Destination
 from ._handler import Locate, QuotaOf, StoreHandler
 from ._mailbox_name import NameEncoding
 from ._maildir_quota import MaildirQuota, MaildirQuotas
+from ._one_shot import deliver_one
 from ._options import DeliveredTo, FolderOptions, TraceOptions
 from ._quota import (
     Quota,
@@ -52,4 +53,5 @@ __all__ = [
     "Sync",
     "TraceOptions",
     "Usage",
+    "deliver_one",
 ]

@@ -8,7 +8,8 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import PurePath
 from typing import Final, NoReturn
 
@@ -17,6 +18,7 @@ from lmtp_proto import parse_mailbox as parse_address
 
 from ._destination import Destination
 from ._mailbox_name import NameEncoding
+from ._one_shot import deliver_one
 from ._options import DeliveredTo, FolderOptions, TraceOptions
 from ._store import MaildirStore
 
@@ -156,24 +158,12 @@ def _address(flag: str, text: str) -> Address:
 
 
 def _deliver(store: MaildirStore, transaction: Transaction, destination: Destination) -> int:
-    (recipient,) = transaction.recipients
-    sink = store.open(transaction, {recipient: destination})
+    content = iter(partial(os.read, sys.stdin.fileno(), _PIECE), b"")
     try:
-        try:
-            while piece := os.read(sys.stdin.fileno(), _PIECE):
-                _run(sink.write(piece))
-        except OSError as error:
-            return _fail(os.EX_IOERR, f"standard input or the spool failed: {error.strerror}")
-        answer = sink.deliver(recipient)
-        reply = answer() if callable(answer) else answer.result()
-    finally:
-        sink.close()
+        reply = deliver_one(store, transaction, destination, content)
+    except OSError as error:
+        return _fail(os.EX_IOERR, f"standard input or the spool failed: {error.strerror}")
     return os.EX_OK if reply.code < 300 else _fail(_code(reply), reply.text)
-
-
-def _run(job: Callable[[], None] | None) -> None:
-    if job is not None:
-        job()
 
 
 def _code(reply: Reply) -> int:

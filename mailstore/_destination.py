@@ -4,11 +4,12 @@ The invariant: a destination can be delivered to as far as its parts tell; what 
 mailbox is worth is the store's to say, which knows how names are written.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Final
 
 from ._keywords import check_keyword
+from ._quota import Quota
 
 # maildir(5), as Dovecot writes and reads them: draft, flagged, passed on, replied, seen, trashed.
 _FLAGS: Final = frozenset("DFPRST")
@@ -29,6 +30,8 @@ class Destination:
     """Flags that the message has from the beginning, of the letters DFPRST of maildir(5)."""
     keywords: tuple[str, ...] = ()
     """IMAP keywords that it has from the beginning."""
+    quota: Quota | None = field(default=None, compare=False)
+    """The user's quota, for a `StoreHandler` that is not told otherwise."""
 
     def __post_init__(self) -> None:
         if not _FLAGS.issuperset(self.flags):

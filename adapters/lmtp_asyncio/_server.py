@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import Final
 
@@ -18,7 +19,7 @@ from lmtp_proto import (
     Settings,
 )
 from lmtp_sockets import ACCEPT_PAUSE, accept, refuse
-from lmtp_transport import Listener, Listeners, PeerLimit, Reception
+from lmtp_transport import ConnectionLimit, Listener, Listeners, PeerLimit, Reception
 
 from ._session import ServerSession
 
@@ -47,8 +48,8 @@ class Server:
     ) -> None:
         self._service = Service(handler, settings)
         self._max_connections = max_connections
-        self._peers = (
-            None if max_connections_per_peer is None else PeerLimit(max_connections_per_peer)
+        self._limits: Sequence[ConnectionLimit] = (
+            () if max_connections_per_peer is None else (PeerLimit(max_connections_per_peer),)
         )
         self.executor = executor
         self.stop_flag = self._service.stop_flag
@@ -75,7 +76,7 @@ class Server:
         self._listeners = Listeners(listeners)
         self.addresses = self._listeners.addresses
         for sock, listener in self._listeners.opened:
-            self._listen(sock, Reception(self._service, listener, self._loop.time, self._peers))
+            self._listen(sock, Reception(self._service, listener, self._loop.time, self._limits))
 
     def _accept(self, listener: socket.socket, reception: Reception) -> None:
         """Take in those who wait at a listener, so many that the others get their turn."""
@@ -104,7 +105,7 @@ class Server:
 
     def _listen(self, listener: socket.socket, reception: Reception) -> None:
         assert self._loop is not None
-        if not self.stop_flag.requested:
+        if self._listeners is not None:
             self._loop.add_reader(listener, self._accept, listener, reception)
 
     async def _adopt(self, session: ServerSession, sock: socket.socket) -> None:
@@ -119,17 +120,33 @@ class Server:
                 raise
             _logger.error("cannot serve a connection: %s", error)
 
+    def retire(self) -> int:
+        """Accept no more and let clients finish what they have begun: 421 is said to those that
+        have had a transaction and are not amid another, and later to the others.
+
+        How many connections are left. To be called again, once in a while, until there are none or
+        patience ends; then comes `stop()`.
+        """
+        self.stop_flag.retiring = True
+        self._stop_accepting()
+        for session in list(self._sessions):
+            session.retire()
+        return len(self._sessions) + len(self._closing)
+
+    def _stop_accepting(self) -> None:
+        if self._listeners is not None and self._loop is not None:
+            for sock, _ in self._listeners.opened:
+                self._loop.remove_reader(sock)
+            self._listeners.close()
+            self._listeners = None
+
     async def stop(self, grace: float = 30.0) -> None:
         """Accept no more, let running deliveries finish and be answered, say 421 to the rest.
 
         What is not over after `grace` seconds is cut off.
         """
         self.stop_flag.requested = True
-        if self._listeners is not None and self._loop is not None:
-            for sock, _ in self._listeners.opened:
-                self._loop.remove_reader(sock)
-            self._listeners.close()
-            self._listeners = None
+        self._stop_accepting()
         for session in list(self._sessions):
             session.stop()
         try:

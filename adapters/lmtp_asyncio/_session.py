@@ -157,6 +157,12 @@ class ServerSession(asyncio.Protocol):
 
     # What the server calls.
 
+    def retire(self) -> None:
+        """The server retires: say so if the conversation rests."""
+        receive = self._receive
+        if receive is not None and receive.resting:
+            self._resume(Interrupt.STOP)
+
     def stop(self) -> None:
         """The server stops: say so if the conversation is waiting for the client."""
         self._resume(Interrupt.STOP)

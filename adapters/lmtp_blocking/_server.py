@@ -57,9 +57,7 @@ class Server(SocketServer[ServerSession]):
         if self._listeners is None:
             return
         self._service.stop_flag.requested = True
-        self._stopping.set()
-        self._waker.close()
-        self._acceptor.join()
+        self._stop_accepting()
         with self._idle:
             for session in self._sessions:
                 session.stop()
@@ -70,6 +68,11 @@ class Server(SocketServer[ServerSession]):
                 session.cut()
             if not self._idle.wait_for(self._is_idle, _CUT_PATIENCE):
                 self.logger.warning("%d deliveries still run", len(self._sessions))
+
+    def _stop_accepting(self) -> None:
+        self._stopping.set()
+        self._waker.close()
+        self._acceptor.join()
 
     def _is_idle(self) -> bool:
         return not self._sessions

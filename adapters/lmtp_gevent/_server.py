@@ -56,8 +56,7 @@ class Server(SocketServer[ServerSession]):
         if self._listeners is None:
             return
         self._service.stop_flag.requested = True
-        gevent.killall(self._acceptors)
-        self._listeners.close()
+        self._stop_accepting()
         for session in self._sessions:
             session.stop()
         self._join(grace)
@@ -70,6 +69,12 @@ class Server(SocketServer[ServerSession]):
         self._wake_up.stop()
         self._is_over = True
         self._take_completed()
+
+    def _stop_accepting(self) -> None:
+        gevent.killall(self._acceptors)
+        self._acceptors.clear()
+        if self._listeners is not None:
+            self._listeners.close()
 
     def _join(self, seconds: float) -> None:
         gevent.joinall([session.greenlet for session in self._sessions], timeout=seconds)

@@ -24,7 +24,7 @@ from ._connect import (
     connecting,
     wait_for_socket,
 )
-from ._listen import BACKLOG, listen, unlink_if_ours
+from ._listen import BACKLOG, listen, set_rights, unlink_if_ours
 from ._stream import Stream
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "parse_address",
     "peer_name",
     "refuse",
+    "set_rights",
     "unlink_if_ours",
     "wait_for_socket",
 ]

@@ -144,6 +144,27 @@ def _change_rights(path: str, mode: int, owner: tuple[int, int]) -> None:
         os.close(descriptor)
 
 
+def set_rights(
+    sock: socket.socket, *, mode: int, owner: int | None = None, group: int | None = None
+) -> None:
+    """Set mode, owner and group of the file of a UNIX socket that `listen()` has made.
+
+    Nothing happens for any other socket, or when something else is in its place. Raises OSError.
+    """
+    place = sock.place if isinstance(sock, _UnixListener) else None
+    if place is None:
+        return
+    try:
+        if _identity(os.lstat(place.path)) == place.identity:
+            _change_rights(
+                place.path,
+                mode,
+                (-1 if owner is None else owner, -1 if group is None else group),
+            )
+    except FileNotFoundError:
+        pass
+
+
 def _remove_stale(path: str) -> None:
     """Remove a socket of ours that no process serves any more. Raises OSError for anything else."""
     try:

@@ -7,7 +7,7 @@ itself.
 from ._certificates import ServerTls
 from ._client import ClientOptions, ClientSession, ClientTls
 from ._listener import Listener, Listeners
-from ._peers import PeerLimit
+from ._peers import ConnectionLimit, PeerLimit
 from ._pool import (
     LEAVE_TIME,
     AwaitTurn,
@@ -35,6 +35,7 @@ __all__ = [
     "ClientSession",
     "ClientTls",
     "Connect",
+    "ConnectionLimit",
     "Leave",
     "Listener",
     "Listeners",

@@ -8,6 +8,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from lmtp_sockets import format_address, listen, parse_address, unlink_if_ours
 
 from ._certificates import ServerTls
+from ._peers import ConnectionLimit
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,10 @@ class Listener:
     """User ID of the file, None as it comes."""
     group: int | None = None
     """Group ID of the file, None as it comes."""
+    name: str = ""
+    """What sessions know it by: `Session.listener`."""
+    limits: Sequence[ConnectionLimit] = ()
+    """What the sessions that begin here have to be admitted by, each of them, in this order."""
 
     def __post_init__(self) -> None:
         if self.implicit_tls and self.tls is None:

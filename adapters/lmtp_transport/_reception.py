@@ -1,6 +1,6 @@
 """How a connection begins: the PROXY header, TLS, then the conversation."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import TypeAlias
 
 from lmtp_proto import (
@@ -19,7 +19,7 @@ from lmtp_proto import (
 )
 
 from ._listener import Listener
-from ._peers import PeerLimit
+from ._peers import ConnectionLimit, within
 from ._tls import TlsLayer
 
 _Conversation: TypeAlias = Generator[Effect, None, None]
@@ -28,27 +28,27 @@ _Conversation: TypeAlias = Generator[Effect, None, None]
 class Reception:
     """Makes the conversations of the connections that come in at one listener.
 
-    `clock` gives the seconds of the runtime, which never go back. `peers`, shared by the listeners
-    of a server, bounds what one peer holds.
+    `clock` gives the seconds of the runtime, which never go back. `limits`, shared by the listeners
+    of a server, stand beside the listener's own.
     """
 
-    __slots__ = ("_clock", "_listener", "_peers", "_service")
+    __slots__ = ("_clock", "_limits", "_listener", "_service")
 
     def __init__(
         self,
         service: Service,
         listener: Listener,
         clock: Callable[[], float],
-        peers: PeerLimit | None = None,
+        limits: Sequence[ConnectionLimit] = (),
     ) -> None:
         self._service = service
         self._listener = listener
         self._clock = clock
-        self._peers = peers
+        self._limits = (*limits, *listener.limits)
 
     def converse(self, peer: str, client_ip: str | None) -> _Conversation:
         """The conversation with a new client, as `lmtp_sockets.peer_name()` names it."""
-        session = Session(peer=peer, client_ip=client_ip)
+        session = Session(peer=peer, client_ip=client_ip, listener=self._listener.name)
         if self._listener.is_proxy(client_ip):
             return self._behind_proxy(session)
         return self._received(session)
@@ -68,9 +68,9 @@ class Reception:
 
     def _admitted(self, session: Session, *, starttls: bool) -> _Conversation:
         conversation = self._service.converse(session, self._clock, starttls=starttls)
-        if self._peers is None or session.client_ip is None:
+        if not self._limits:
             return conversation
-        return self._peers.hold(session.client_ip, conversation, self._deadline())
+        return within(self._limits, session, conversation, self._deadline())
 
     def _behind_proxy(self, session: Session) -> _Conversation:
         reader = ProxyHeaderReader()

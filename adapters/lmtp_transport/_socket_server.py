@@ -11,7 +11,7 @@ from lmtp_proto import Effect, Handler, Service, Settings
 from lmtp_sockets import ACCEPT_PAUSE, accept, peer_name, refuse
 
 from ._listener import Listener, Listeners
-from ._peers import PeerLimit
+from ._peers import ConnectionLimit, PeerLimit
 from ._reception import Reception
 from ._socket_session import SocketSession
 
@@ -38,8 +38,8 @@ class SocketServer(ABC, Generic[S]):
     ) -> None:
         self._service = Service(handler, settings)
         self._max_connections = max_connections
-        self._peers = (
-            None if max_connections_per_peer is None else PeerLimit(max_connections_per_peer)
+        self._limits: Sequence[ConnectionLimit] = (
+            () if max_connections_per_peer is None else (PeerLimit(max_connections_per_peer),)
         )
         self.addresses: list[str] = []
         """Where the server listens: `127.0.0.1:2424`, `[::1]:2424`, `unix:/run/lmtp`."""
@@ -58,10 +58,29 @@ class SocketServer(ABC, Generic[S]):
         self.addresses = self._listeners.addresses
         self._begin_accepting(
             [
-                (sock, Reception(self._service, listener, time.monotonic, self._peers))
+                (sock, Reception(self._service, listener, time.monotonic, self._limits))
                 for sock, listener in self._listeners.opened
             ]
         )
+
+    def retire(self) -> int:
+        """Accept no more and let clients finish what they have begun: 421 is said to those that
+        have had a transaction and are not amid another, and later to the others.
+
+        How many connections are left. To be called again, once in a while, until there are none or
+        patience ends; then comes `stop()`.
+        """
+        if self._listeners is None:
+            return 0
+        self._service.stop_flag.retiring = True
+        self._stop_accepting()
+        for session in list(self._sessions):
+            session.retire()
+        return len(self._sessions)
+
+    @abstractmethod
+    def _stop_accepting(self) -> None:
+        """Undo `_begin_accepting()` and close the listeners; the second time nothing happens."""
 
     @abstractmethod
     def _begin_accepting(self, receptions: Sequence[tuple[socket.socket, Reception]]) -> None:

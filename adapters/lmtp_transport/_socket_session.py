@@ -40,6 +40,12 @@ class SocketSession(ABC):
         self._conversation = conversation
         self._stream = self.stream(sock, self._wait)
         self._is_cut = False
+        self._is_resting = False
+
+    def retire(self) -> None:
+        """The server retires: a session that rests is woken."""
+        if self._is_resting:
+            self._stream.stop()
 
     def stop(self) -> None:
         """The server stops: a session that waits for its client is woken."""
@@ -87,7 +93,9 @@ class SocketSession(ABC):
     def _perform(self, effect: Effect) -> None:
         match effect:
             case Receive():
+                self._is_resting = effect.resting
                 octets = self._stream.receive(effect.deadline)
+                self._is_resting = False
                 effect.outcome = Interrupt.TIMEOUT if octets is None else octets
             case Send():
                 self._stream.send(effect.data, effect.deadline)

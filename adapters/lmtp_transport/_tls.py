@@ -150,6 +150,7 @@ class TlsLayer:
                 effect.outcome = octets
                 return
             receive.deadline = effect.deadline
+            receive.resting = effect.resting
             yield receive
             outcome = receive.outcome
             receive.outcome = b""

@@ -10,6 +10,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -40,6 +41,8 @@ RUNTIMES: Final = ("blocking", "gevent", "asyncio", "uvloop")
 
 # Seconds for anything that is to happen; reached only when it does not.
 PATIENCE: Final = 20.0
+# Seconds between two looks at the clients of a server that retires.
+_RETIRING: Final = 0.01
 
 SAVED: Final = Reply(250, "saved", enhanced="2.0.0")
 ENVELOPE: Final = b"LHLO client.example\r\nMAIL FROM:<a@example.org>\r\n"
@@ -62,6 +65,7 @@ class RunningServer:
         self._options = options
         self._ready: Future[list[str]] = Future()
         self._stop: Future[float] = Future()
+        self._retires = False
         self._failure: BaseException | None = None
         run = {
             "blocking": self._run_blocking,
@@ -81,6 +85,11 @@ class RunningServer:
     def address(self) -> str:
         """Where the first listener is."""
         return self.addresses[0]
+
+    def begin_retire(self) -> None:
+        """Have the server retire, and then stopped, without waiting for it."""
+        self._retires = True
+        self.begin_stop()
 
     def begin_stop(self, grace: float = PATIENCE) -> None:
         """Have the server stopped, without waiting for it."""
@@ -112,7 +121,10 @@ class RunningServer:
         server = lmtp_blocking.Server(self._handler, settings=self._settings, **self._options)
         server.start(*self._listeners)
         self._ready.set_result(server.addresses)
-        server.stop(self._stop.result())
+        grace = self._stop.result()
+        while self._retires and server.retire():
+            time.sleep(_RETIRING)
+        server.stop(grace)
 
     def _run_gevent(self) -> None:
         mark_thread()
@@ -121,7 +133,10 @@ class RunningServer:
             server = lmtp_gevent.Server(self._handler, settings=self._settings, **self._options)
             server.start(*self._listeners)
             self._ready.set_result(server.addresses)
-            server.stop(hub.threadpool.apply(self._stop.result))
+            grace = hub.threadpool.apply(self._stop.result)
+            while self._retires and server.retire():
+                gevent.sleep(_RETIRING)
+            server.stop(grace)
         finally:
             hub.destroy(destroy_loop=True)
 
@@ -130,7 +145,11 @@ class RunningServer:
             server = lmtp_asyncio.Server(self._handler, settings=self._settings, **self._options)
             await server.start(*self._listeners)
             self._ready.set_result(server.addresses)
-            await server.stop(await asyncio.wrap_future(self._stop))
+            grace = await asyncio.wrap_future(self._stop)
+            # retire() is made to be called again and again.
+            while self._retires and server.retire():  # noqa: ASYNC110
+                await asyncio.sleep(_RETIRING)
+            await server.stop(grace)
 
         with asyncio.Runner(loop_factory=loop_factory) as runner:
             runner.run(main())

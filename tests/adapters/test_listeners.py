@@ -3,13 +3,16 @@
 import os
 import socket
 import stat
+from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
-from lmtp_sockets import UnixAddress, listen
-from lmtp_transport import Listener, Listeners
+from lmtp_proto import Session
+from lmtp_sockets import UnixAddress, listen, set_rights
+from lmtp_transport import ConnectionLimit, Listener, Listeners
+from tests.adapters.harness import Connect, Mailbox, Start
 
 
 class TestListeners:
@@ -45,6 +48,18 @@ class TestListeners:
         listeners.close()
         assert not path.exists()
 
+    def test_mode_and_owner_can_be_changed(self, tmp_path: Path) -> None:
+        path = tmp_path / "lmtp"
+        with listen(UnixAddress(str(path))) as sock, socket.create_server(("127.0.0.1", 0)) as tcp:
+            set_rights(sock, mode=0o600, owner=os.getuid(), group=os.getgid())
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            set_rights(tcp, mode=0o600)
+            path.unlink()
+            set_rights(sock, mode=0o600)
+            path.touch(0o644)
+            set_rights(sock, mode=0o600)
+            assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
     @pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
     def test_the_file_can_belong_to_somebody_else(self, tmp_path: Path) -> None:
         path = tmp_path / "lmtp"
@@ -69,3 +84,33 @@ class TestProxies:
     def test_nobody_is_unless_listed(self) -> None:
         assert not Listener("[::]:0").is_proxy("192.0.2.9")
         assert not Listener("[::]:0").is_proxy(None)
+
+
+class _Never(ConnectionLimit):
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def admit(self, session: Session, /) -> Callable[[], None] | None:
+        self.asked.append(session.listener)
+        return None
+
+
+class TestLimits:
+    def test_a_listener_has_limits_and_a_name_of_its_own(
+        self, start: Start, connect: Connect
+    ) -> None:
+        never = _Never()
+        server = start(
+            Mailbox(),
+            Listener("127.0.0.1:0"),
+            Listener("127.0.0.1:0", name="second", limits=[never]),
+            max_connections_per_peer=1,
+        )
+        first, second = server.addresses
+        for _ in range(2):
+            client = connect(second)
+            client.expect(b"421 4.3.2")
+            client.expect_end()
+        # Those were counted for the server, too, and are not any more.
+        connect(first).greeted()
+        assert never.asked == ["second", "second"]

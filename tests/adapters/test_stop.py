@@ -58,6 +58,36 @@ class TestGraceful:
         client.expect_end()
         server.join()
 
+    def test_a_server_that_retires_lets_transactions_end(
+        self, start: Start, connect: Connect
+    ) -> None:
+        mailbox = Mailbox()
+        server = start(mailbox)
+        fresh = connect(server.address).greeted()
+        rested, amid = (connect(server.address).greeted() for _ in range(2))
+        rested.deliver("b")
+        rested.expect(b"250 ")
+        amid.send(ENVELOPE + b"RCPT TO:<c@example.org>\r\n")
+        amid.expect(b"250 ", b"250 ", b"250 ")
+        server.begin_retire()
+        rested.expect(b"421 4.3.2")
+        rested.expect_end()
+        with pytest.raises(ConnectionRefusedError):
+            connect(server.address)
+        amid.send(b"DATA\r\nx\r\n.\r\n")
+        amid.expect(b"354 ", b"250 ", b"421 4.3.2")
+        amid.expect_end()
+        # Who has come before it may have a first transaction.
+        fresh.deliver("d")
+        fresh.expect(b"250 ", b"421 4.3.2")
+        fresh.expect_end()
+        server.join()
+
+    def test_a_server_without_clients_retires_at_once(self, start: Start) -> None:
+        server = start(Mailbox())
+        server.begin_retire()
+        server.join()
+
     def test_so_is_a_running_job(self, start: Start, connect: Connect) -> None:
         handler = _Blocked()
         server = start(handler)

@@ -1,7 +1,9 @@
-"""`python -m tests.faults calls|kill|power`: what takes too long for every change.
+"""`python -m tests.faults calls|kill|reload|workers|power`: what takes too long for every change.
 
 calls    every system call of a delivery, made to fail in every way
 kill     kill -9 of the whole daemon under load
+reload   SIGHUP under load
+workers  kill -9 of workers under load
 power    cut the power of a file system under load; needs root and loop devices
 """
 
@@ -16,6 +18,7 @@ from mailstore import Sync
 from tests.faults import call_faults
 from tests.faults.daemon_kill import kill_rounds
 from tests.faults.power import FILE_SYSTEMS, cut_power
+from tests.faults.worker_faults import reload_rounds, worker_rounds
 
 _CONTROL_ROUNDS = 5
 
@@ -34,6 +37,10 @@ def main() -> int:
     kill = commands.add_parser("kill")
     kill.add_argument("--rounds", type=int, default=200, metavar="N")
     kill.add_argument("--runtime", help="of the daemon; its own choice by default")
+    for name in ("reload", "workers"):
+        command = commands.add_parser(name)
+        command.add_argument("--rounds", type=int, default=100, metavar="N")
+        command.add_argument("--runtime", help="of the daemon; its own choice by default")
     power = commands.add_parser("power")
     power.add_argument("--rounds", type=int, default=50, metavar="N", help="for each file system")
     power.add_argument("--file-system", choices=FILE_SYSTEMS, help="cut the power of this alone")
@@ -42,6 +49,8 @@ def main() -> int:
     run: dict[str, Callable[[Path, argparse.Namespace], int]] = {
         "calls": _calls,
         "kill": _kill,
+        "reload": _reload,
+        "workers": _workers,
         "power": _power,
     }
     with tempfile.TemporaryDirectory(prefix="lmtp-", dir=arguments.folder) as folder:
@@ -74,6 +83,16 @@ def _calls(folder: Path, arguments: argparse.Namespace) -> int:
 def _kill(folder: Path, arguments: argparse.Namespace) -> int:
     tally = kill_rounds(folder, arguments.runtime, arguments.rounds)
     sys.stdout.write(f"{tally}\n")
+    return 0
+
+
+def _reload(folder: Path, arguments: argparse.Namespace) -> int:
+    sys.stdout.write(f"{reload_rounds(folder, arguments.runtime, arguments.rounds)}\n")
+    return 0
+
+
+def _workers(folder: Path, arguments: argparse.Namespace) -> int:
+    sys.stdout.write(f"{worker_rounds(folder, arguments.runtime, arguments.rounds)}\n")
     return 0
 
 

@@ -1,19 +1,17 @@
 """Kills the whole daemon under load, with SIGKILL, again and again."""
 
-import hashlib
 import random
 import threading
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.faults.identified import SIZES, identified, identity_of
 from tests.interop.daemon import Daemon
-from tests.interop.lmtp import Client, split_trace
+from tests.interop.lmtp import Client
 
 _USERS = ("a", "b", "c")
 _CONNECTIONS = 8
-# Octets of a body: mostly small, some larger than what is kept in memory.
-_SIZES = (10, 2_000, 2_000, 2_000, 50_000, 3_000_000)
 
 
 @dataclass
@@ -62,12 +60,7 @@ class _Load:
 
     def _deliver(self, client: Client, identity: str, chance: random.Random) -> None:
         users = chance.sample(_USERS, chance.randint(1, len(_USERS)))
-        body = chance.randbytes(chance.choice(_SIZES) // 2).hex().encode() + b"\r\n"
-        content = b"X-Identity: %b\r\nX-Digest: %b\r\n\r\n%b" % (
-            identity.encode(),
-            _digest(body.replace(b"\r\n", b"\n")),
-            body,
-        )
+        content = identified(identity, chance.choice(SIZES), chance)
         recipients = [f"{user}@example.test" for user in users]
         replies = client.deliver("sender@example.test", recipients, content)
         for user, reply in zip(users, replies, strict=True):
@@ -93,18 +86,6 @@ class _Load:
     def join(self) -> None:
         for thread in self._threads:
             thread.join()
-
-
-def _digest(body: bytes) -> bytes:
-    return hashlib.sha256(body).hexdigest().encode()
-
-
-def _identity(file: Path) -> str:
-    """Check that a stored message is whole and return its identity."""
-    header, _, body = split_trace(file.read_bytes())[1].partition(b"\n\n")
-    fields = dict(line.partition(b": ")[::2] for line in header.splitlines())
-    assert fields.get(b"X-Digest") == _digest(body), f"{file} is torn"
-    return fields[b"X-Identity"].decode()
 
 
 def kill_rounds(folder: Path, runtime: str | None, rounds: int) -> Tally:
@@ -134,7 +115,7 @@ def kill_rounds(folder: Path, runtime: str | None, rounds: int) -> Tally:
         found = {file for user in _USERS for file in (mail / user / "new").glob("*")}
         assert stored.keys() <= found
         for file in found - stored.keys():
-            stored[file] = (file.parent.parent.name, _identity(file))
+            stored[file] = (file.parent.parent.name, identity_of(file))
         copies = Counter(stored.values())
         lost = sorted(acknowledged - copies.keys())
         assert not lost

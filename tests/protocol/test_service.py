@@ -10,6 +10,7 @@ from lmtp_proto import (
     Extension,
     Handler,
     HandlerError,
+    Interrupt,
     Limits,
     Log,
     Receive,
@@ -63,6 +64,47 @@ class TestService:
         for _ in range(2):
             output = _say(service.converse(Session(peer="unix"), lambda: 0.0), b"")
             assert output.startswith(b"421 4.3.2 ")
+
+    def test_a_server_that_retires_ends_sessions_that_rest(self) -> None:
+        service = Service(Handler(), None)
+        service.stop_flag.retiring = True
+        # Who has had no transaction yet may have one, and finish it.
+        steps = [
+            (b"LHLO x\r\n", False, b"220 localhost "),
+            (b"MAIL FROM:<>\r\n", False, b"250"),
+            (b"RSET\r\n", False, b"250 2.1.0 "),
+        ]
+        output = b""
+        for effect in service.converse(Session(peer="unix"), lambda: 0.0):
+            match effect:
+                case Send(data=data):
+                    output += data
+                case Receive():
+                    octets, resting, said = steps.pop(0)
+                    assert effect.resting is resting
+                    assert output.startswith(said)
+                    output = b""
+                    effect.outcome = octets
+                case _:
+                    raise AssertionError(effect)
+        assert not steps
+        assert output == b"250 2.0.0 OK\r\n421 4.3.2 the server is shutting down\r\n"
+
+    @pytest.mark.parametrize("outcome", [b"", Interrupt.STOP])
+    def test_a_session_that_rests_is_woken_to_end(self, outcome: bytes | Interrupt) -> None:
+        service = Service(Handler(), None)
+        octets = b"LHLO x\r\nMAIL FROM:<>\r\nRSET\r\n"
+        output = b""
+        for effect in service.converse(Session(peer="unix"), lambda: 0.0):
+            match effect:
+                case Send(data=data):
+                    output += data
+                case Receive(resting=True):
+                    service.stop_flag.retiring = True
+                    effect.outcome = outcome
+                case Receive():
+                    effect.outcome, octets = octets, b""
+        assert output.endswith(b"\r\n421 4.3.2 the server is shutting down\r\n")
 
     def test_the_limits_are_those_of_the_settings(self) -> None:
         limits = Limits(recipients=7)

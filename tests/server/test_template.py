@@ -1,13 +1,14 @@
 """Templates: what they take, and that nothing gets out of their root."""
 
 import os
+import re
 from pathlib import PurePosixPath
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lmtp_server._template import MailTemplate, path_name
+from lmtp_server._users import MailTemplate, Names
 
 TEMPLATES = [
     "./mail/{domain}/{user}",
@@ -15,6 +16,7 @@ TEMPLATES = [
     "mail/{user}@{domain}/Maildir",
     "/srv/{domain}/.{user}/x-{user}",
     "/a/{domain}:{user}/b/{domain}",
+    "/srv/%d/%1n/%{user|username}",
 ]
 _NASTY = st.one_of(
     st.text(),
@@ -30,10 +32,13 @@ _NASTY = st.one_of(
 def test_every_path_lies_at_its_depth_below_the_root(template: str, user: str, domain: str) -> None:
     parsed = MailTemplate(template)
     try:
-        path = parsed.expand(user=path_name(user), domain=path_name(domain))
+        path = parsed.expand(Names(local=user, domain=domain))
     except ValueError:
         return
-    depth = template.count("/") - template[: template.index("{")].count("/") + 1
+    first = re.search("[{%]", template)
+    assert first is not None
+    depth = template.count("/") - template[: first.start()].count("/") + 1
+    assert parsed.root is not None
     assert not path.is_absolute()
     assert len(path.parts) == depth
     assert all(len(os.fsencode(part)) <= 255 for part in path.parts)
@@ -45,17 +50,14 @@ def test_every_path_lies_at_its_depth_below_the_root(template: str, user: str, d
 _NAMES = st.text(alphabet="ab.-+", min_size=1, max_size=4).filter(lambda text: text[0] != ".")
 
 
-@pytest.mark.parametrize("template", [text for text in TEMPLATES if "{domain}" in text])
+@pytest.mark.parametrize("template", [text for text in TEMPLATES if text != "/srv/mail/{user}"])
 @given(first=st.tuples(_NAMES, _NAMES), second=st.tuples(_NAMES, _NAMES))
 @example(first=("a", "b-a"), second=("a-b", "a"))
 def test_two_users_never_share_a_path(
     template: str, first: tuple[str, str], second: tuple[str, str]
 ) -> None:
     parsed = MailTemplate(template)
-    paths = [
-        parsed.expand(user=path_name(user), domain=path_name(domain))
-        for user, domain in (first, second)
-    ]
+    paths = [parsed.expand(Names(local=user, domain=domain)) for user, domain in (first, second)]
     assert (paths[0] == paths[1]) == (first == second)
 
 
@@ -67,12 +69,18 @@ def test_two_users_never_share_a_path(
         ("{domain}/{user}", "", "example.org/me"),
         ("/srv/../var/mail/{user}/Maildir", "/var/mail", "me/Maildir"),
         ("/srv/{domain}/u-{user}", "/srv", "example.org/u-me"),
+        ("/srv/%d/%n", "/srv", "example.org/me"),
+        ("/srv/%u", "/srv", "me@example.org"),
+        ("/srv/%{user}/Maildir", "/srv", "me@example.org/Maildir"),
+        ("/srv/%{user | domain | upper}/%{user | username}", "/srv", "EXAMPLE.ORG/me"),
+        ("/srv/%1d/%2.3d/%-3.2d/%n", "/srv", "e/amp/or/me"),
+        ("/srv/100%%/%n", "/srv/100%", "me"),
     ],
 )
 def test_root_and_path(text: str, root: str, path: str) -> None:
     template = MailTemplate(text)
     assert template.root == os.path.abspath(root)
-    expanded = template.expand(user=path_name("me"), domain=path_name("example.org"))
+    expanded = template.expand(Names(local="me", domain="example.org"))
     assert expanded == PurePosixPath(path)
 
 
@@ -82,10 +90,16 @@ def test_root_and_path(text: str, root: str, path: str) -> None:
         ("", "{user}"),
         ("/srv/mail", "{user}"),
         ("/srv/{domain}", "{user}"),
-        ("/srv/{user", "{user}"),
-        ("/srv/{user}/{detail}", "only {user} and {domain}"),
-        ("/srv/{user}/}", "only {user} and {domain}"),
-        ("/srv/{0}/{user}", "only {user} and {domain}"),
+        ("/srv/{user", "no variable here"),
+        ("/srv/%x/%n", "no variable here"),
+        ("/srv/%{user|md5}", "no filter here"),
+        ("/srv/%{uid}/%n", "no variable here"),
+        ("/srv/%1n", "{user}"),
+        ("/srv/%n%d", "two fields"),
+        ("/srv/{user}/{home}", "in front only"),
+        ("/srv/{user}/{detail}", "no variable here"),
+        ("/srv/{user}/}", "no variable here"),
+        ("/srv/{0}/{user}", "no variable here"),
         ("/{user}", "no directory"),
         ("/../{domain}/{user}", "no directory"),
         ("/srv/{user}/../x", "'..'"),
@@ -102,7 +116,21 @@ def test_what_is_no_template(text: str, reason: str) -> None:
 
 def test_a_component_no_file_system_can_hold_is_refused() -> None:
     template = MailTemplate("/srv/{user}@{domain}")
-    fits = template.expand(user=path_name("u" * 127), domain=path_name("d" * 127))
+    fits = template.expand(Names(local="u" * 127, domain="d" * 127))
     assert len(str(fits)) == 255
     with pytest.raises(ValueError, match="too long"):
-        template.expand(user=path_name("u" * 128), domain=path_name("d" * 127))
+        template.expand(Names(local="u" * 128, domain="d" * 127))
+
+
+@pytest.mark.parametrize("text", ["~/Maildir", "%h/Maildir", "{home}/Maildir", "%{home}/Maildir"])
+def test_a_template_in_the_home(text: str) -> None:
+    template = MailTemplate(text)
+    assert template.root is None
+    names = Names(local="me", domain=None, home="/home/me")
+    assert template.expand(names) == PurePosixPath("Maildir")
+
+
+def test_a_piece_of_a_name_is_never_hidden_or_empty() -> None:
+    template = MailTemplate("/srv/%1.1n/%n")
+    assert template.expand(Names(local="a.b", domain=None)) == PurePosixPath("_/a.b")
+    assert template.expand(Names(local="a", domain=None)) == PurePosixPath("_/a")

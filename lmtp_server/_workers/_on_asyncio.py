@@ -17,12 +17,18 @@ def run_on_asyncio(
 
 
 async def _serve(service: Service) -> None:
-    server = Server(service.handler, settings=service.settings)
+    server = Server(
+        service.handler, settings=service.settings, max_connections=service.max_connections
+    )
     await server.start(*service.listeners)
     loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    loop.add_reader(service.channel.fileno(), ended.set)
-    service.ready()
-    await ended.wait()
+    told = asyncio.Event()
+    loop.add_reader(service.channel.fileno(), told.set)
+    for seconds in service.live(server.retire):
+        try:
+            await asyncio.wait_for(told.wait(), seconds)
+        except TimeoutError:
+            pass
+        told.clear()
     loop.remove_reader(service.channel.fileno())
     await server.stop(service.drain)

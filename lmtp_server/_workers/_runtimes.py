@@ -4,12 +4,15 @@ The invariant: only the runtime that was chosen is imported, and only in a worke
 """
 
 import importlib.util
-import socket
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, assert_never, get_args
 
 from lmtp_proto import Handler, Settings
+from lmtp_transport import Listener
+
+from ._channel import WorkerEnd
 
 Runtime = Literal["asyncio", "uvloop", "gevent", "blocking"]
 
@@ -17,21 +20,45 @@ RUNTIMES: Final[tuple[Runtime, ...]] = get_args(Runtime)
 # The names of package and extra are those of the runtime.
 _EXTRAS: Final = ("uvloop", "gevent")
 
+# Seconds between two signs of life.
+_BEAT: Final = 1.0
+# Seconds between two looks at the clients of a server that retires.
+_RETIRING: Final = 0.1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """What a runtime is to do: serve `listeners` until `channel` is readable, then stop.
+    """What a runtime is to do: serve `listeners` until `channel` says that this ends.
 
-    `ready` is called once connections are accepted; sessions that are not over `drain` seconds
-    after the stop are cut off.
+    Connections beyond `max_connections` are answered 421. Sessions that are not over `drain`
+    seconds after the stop are cut off. `beat` is called again and again, where sessions are served.
     """
 
     handler: Handler
     settings: Settings
-    listeners: Sequence[socket.socket]
-    channel: socket.socket
-    ready: Callable[[], None]
+    listeners: Sequence[Listener]
+    max_connections: int
+    channel: WorkerEnd
+    beat: Callable[[], None]
     drain: float
+
+    def live(self, retire: Callable[[], int]) -> Iterator[float]:
+        """The life of a server from when it accepts connections until it is to stop: seconds to
+        wait for the channel to be readable, again and again.
+
+        `retire` is that of the server.
+        """
+        channel = self.channel
+        channel.report_ready()
+        while not (channel.stopping or channel.retiring):
+            self.beat()
+            yield _BEAT
+            channel.hear()
+        patience = time.monotonic() + self.drain
+        while not channel.stopping and retire() and time.monotonic() < patience:
+            self.beat()
+            yield _RETIRING
+            channel.hear()
 
 
 def fastest() -> Runtime:

@@ -11,10 +11,12 @@ from ._runtimes import Service
 def run_on_blocking(service: Service) -> None:
     """Serve on threads; this one waits."""
     sys.setswitchinterval(SWITCH_INTERVAL)
-    server = Server(service.handler, settings=service.settings)
+    server = Server(
+        service.handler, settings=service.settings, max_connections=service.max_connections
+    )
     server.start(*service.listeners)
-    service.ready()
-    ended = select.poll()
-    ended.register(service.channel, select.POLLIN)
-    ended.poll()
+    told = select.poll()
+    told.register(service.channel, select.POLLIN)
+    for seconds in service.live(server.retire):
+        told.poll(seconds * 1000)
     server.stop(service.drain)

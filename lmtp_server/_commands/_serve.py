@@ -1,0 +1,215 @@
+"""The command `serve`: from settings to running workers.
+
+The invariant: all that can be wrong with the settings, the listeners and the mail root is found
+before a worker is started, and then nothing stays behind; at a reload as at the start.
+"""
+
+import grp
+import os
+import pwd
+import resource
+import shlex
+import ssl
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from lmtp_server import _logging, _mail_root
+from lmtp_server._components import mail_root
+from lmtp_server._settings import ListenerTable, ServeSettings, SettingsError
+from lmtp_server._settings._tls import TlsTable
+from lmtp_server._settings._worker_rules import WorkerTable
+from lmtp_server._workers import (
+    ListenerPlan,
+    Notifier,
+    Opened,
+    Plan,
+    PlanError,
+    Post,
+    Rules,
+    Sockets,
+    Supervisor,
+    TlsFiles,
+    missing,
+)
+from lmtp_server._workers._worker import Hooks, work
+from lmtp_sockets import activated_sockets
+
+_VERSIONS: Final = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
+
+
+def serve(read: Callable[[], ServeSettings]) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code.
+
+    `read` gives the settings, at the start and at each SIGHUP. Raises SettingsError if nothing was
+    started.
+    """
+    settings = read()
+    try:
+        activated = activated_sockets()
+    except (OSError, ValueError) as error:
+        raise SettingsError([f"sockets of the service manager: {error}"]) from error
+    service = _Service(Sockets(activated), read)
+    try:
+        plan = service.plan(settings)
+        _logging.configure()
+        _raise_descriptor_limit()
+        return Supervisor(
+            plan, reload=service.reload, stopping=service.sockets.close, notifier=Notifier()
+        ).run()
+    finally:
+        service.sockets.close()
+
+
+class _Service:
+    """Makes plans of settings; holds what lives longer than a plan."""
+
+    def __init__(self, sockets: Sockets, read: Callable[[], ServeSettings]) -> None:
+        self.sockets = sockets
+        self._read = read
+        self._announced: list[str] = []
+
+    def reload(self) -> Plan:
+        """A plan from settings that are read anew. Raises PlanError."""
+        try:
+            return self.plan(self._read())
+        except SettingsError as error:
+            raise PlanError(error.faults) from error
+
+    def plan(self, settings: ServeSettings) -> Plan:
+        """A plan for `settings`; its listeners listen and the mail root is there. Raises
+        SettingsError."""
+        faults: list[str] = []
+        if missing(settings.runtime):
+            faults.append(
+                f"runtime: {settings.runtime} is not installed:"
+                f" pip install 'lmtp-proto[{settings.runtime}]'"
+            )
+        listeners = self.sockets.open(_listener_plans(settings, faults), faults)
+        root = mail_root(settings)
+        try:
+            if root is not None:
+                _mail_root.check(root)
+                if not faults:
+                    _mail_root.make(root)
+        except OSError as error:
+            faults.append(f"mail: cannot keep mail in {root!r}: {error.strerror}")
+        if faults:
+            self.sockets.drop()
+            raise SettingsError(faults)
+        return Plan(
+            work=partial(self._work, settings, listeners),
+            count=settings.workers,
+            drain=settings.drain,
+            rules=_rules(settings.worker),
+            adopted=partial(self._adopted, settings, listeners),
+            dropped=self.sockets.drop,
+        )
+
+    def _work(self, settings: ServeSettings, listeners: list[Opened], post: Post) -> None:
+        self.sockets.close_others(listeners)
+        work(settings, listeners, Hooks(), post)
+
+    def _adopted(self, settings: ServeSettings, listeners: list[Opened]) -> None:
+        self.sockets.adopt(listeners)
+        addresses = [each.address for each in listeners]
+        _announce(settings, [each for each in addresses if each not in self._announced])
+        self._announced = addresses
+
+
+def _listener_plans(settings: ServeSettings, faults: list[str]) -> list[ListenerPlan]:
+    plans = []
+    for table in settings.listeners:
+        try:
+            plans.append(_listener_plan(settings, table))
+        except KeyError as error:
+            faults.append(f"{table.address}: {error.args[0]}")
+    return plans
+
+
+def _listener_plan(settings: ServeSettings, table: ListenerTable) -> ListenerPlan:
+    """The plan of one listener. Raises KeyError for accounts that do not exist."""
+    return ListenerPlan(
+        address=table.address,
+        mode=table.mode,
+        owner=None if table.user is None else _id(table.user, "user", _uid),
+        group=None if table.group is None else _id(table.group, "group", _gid),
+        tls=None if table.tls == "off" else _tls_files(settings.tls, table),
+        implicit_tls=table.tls == "implicit",
+        proxies=[network.value for network in table.proxy_networks],
+        trusted=[network.value for network in table.trusted_networks],
+        client_limit=table.client_limit,
+        client_limit_per_peer=table.client_limit_per_peer,
+    )
+
+
+def _uid(name: str) -> int:
+    return pwd.getpwnam(name).pw_uid
+
+
+def _gid(name: str) -> int:
+    return grp.getgrnam(name).gr_gid
+
+
+def _id(name: str, kind: str, look_up: Callable[[str], int]) -> int:
+    if name.isdigit():
+        return int(name)
+    try:
+        return look_up(name)
+    except KeyError:
+        raise KeyError(f"there is no {kind} {name!r}") from None
+
+
+def _tls_files(tls: TlsTable, table: ListenerTable) -> TlsFiles:
+    """The certificates of a listener: its own, or those of all."""
+    own = table.certificate is not None
+    certificate = table.certificate or tls.certificate
+    assert certificate is not None, "the settings have been validated"
+    return TlsFiles(
+        certificate=certificate,
+        key=table.key if own else tls.key,
+        names={name: (each.certificate, each.key) for name, each in tls.sni.items()},
+        minimum_version=_VERSIONS[tls.minimum_version],
+        client_ca=tls.client_ca,
+        client_certificate_required=tls.verify,
+    )
+
+
+def _rules(table: WorkerTable) -> Rules:
+    return Rules(
+        max_connections=table.max_connections,
+        max_transactions=table.max_transactions,
+        jitter=table.jitter,
+        memory_limit=table.memory_limit,
+        memory_hard_limit=table.memory_hard_limit,
+        heartbeat=table.heartbeat,
+    )
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow as many connections and files as the system allows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _announce(settings: ServeSettings, addresses: list[str]) -> None:
+    """Tell who waits for it, and a person at a terminal, that connections are accepted."""
+    lines = [f"listening on {address}\n" for address in addresses]
+    if addresses and sys.stderr.isatty():
+        to = shlex.quote(addresses[0])
+        maildir = settings.mail.example()
+        lines.append(
+            f"send a first message, to lie in {maildir}/new: echo hello | {_command()} send"
+            f" --to {to} --from you@example.org --rcpt me@example.org -\n"
+        )
+    sys.stderr.write("".join(lines))
+    sys.stderr.flush()
+
+
+def _command() -> str:
+    """How this program was called."""
+    name = sys.argv[0]
+    if os.path.basename(name) == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m lmtp_server"
+    return shlex.quote(name)

@@ -1,0 +1,44 @@
+"""The settings of `serve`, from a TOML file, the environment and flags.
+
+The invariant: a `ServeSettings` is valid in every part; what is wrong is told all at once, each
+fault with its value, its place (file and line, variable or flag) and what is allowed.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+
+from pydantic import ValidationError
+
+from ._faults import SettingsError, tell
+from ._sources import CONFIG, Given, read_environment, read_file, read_flags
+from ._top import ServeSettings
+
+
+def read_settings(
+    flags: Mapping[str, object],
+    config: str | None,
+    faults: Sequence[str] = (),
+    *,
+    environment: Mapping[str, str] = os.environ,
+) -> ServeSettings:
+    """The settings that `flags`, `environment` and the TOML file `config` make together; a flag
+    wins over the environment, that over the file. Without `config` the file is that which the
+    environment names, if it does.
+
+    `flags` has those given, as texts, by field name. Raises SettingsError for what is wrong with
+    them and for the `faults` that were found before.
+    """
+    given = Given(faults=list(faults))
+    config = config or environment.get(CONFIG) or None
+    if config is not None:
+        read_file(config, given)
+    read_environment(ServeSettings, environment, given)
+    read_flags(ServeSettings, flags, given)
+    settings = None
+    try:
+        settings = ServeSettings.model_validate(given.values)
+    except ValidationError as error:
+        given.faults += tell(error, ServeSettings, given)
+    if given.faults or settings is None:
+        raise SettingsError(given.faults)
+    return settings

@@ -1,0 +1,32 @@
+"""The processes of the daemon: the supervisor, its workers, and the sockets they share.
+
+The invariant: from the first ready line to the stop there is always a worker that accepts, whatever
+becomes of the others and of the settings.
+"""
+
+from ._listeners import ACTIVATED, ListenerPlan, Opened, Sockets
+from ._notify import Notifier
+from ._plan import Plan, PlanError, Post, Rules
+from ._presence import Presence
+from ._runtimes import RUNTIMES, Runtime, fastest, missing
+from ._supervisor import Supervisor
+from ._tls import TlsFiles
+
+__all__ = [
+    "ACTIVATED",
+    "RUNTIMES",
+    "ListenerPlan",
+    "Notifier",
+    "Opened",
+    "Plan",
+    "PlanError",
+    "Post",
+    "Presence",
+    "Rules",
+    "Runtime",
+    "Sockets",
+    "Supervisor",
+    "TlsFiles",
+    "fastest",
+    "missing",
+]

@@ -1,0 +1,102 @@
+"""A worker: one of the processes that serve the listeners."""
+
+import faulthandler
+import gc
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Final
+
+from lmtp_proto import STANDARD_EXTENSIONS, Extension, Session, Settings
+from lmtp_server._components import Mail, open_mail
+from lmtp_server._settings import ServeSettings
+from mailstore import StoreHandler
+
+from ._listeners import Opened
+from ._plan import Post
+from ._presence import Presence
+from ._runtimes import Service, run
+from ._title import Title
+
+# Objects made before the collector looks for cycles, of which a session leaves few.
+_COLLECT_AFTER: Final = 20_000
+# Seconds a thread computes on while another waits: the committer waits after each of its system
+# calls, and all who deliver wait for it.
+_SWITCH_INTERVAL: Final = 0.0005
+_FOR_OTHERS: Final = frozenset({Extension.XCLIENT, Extension.XFORWARD, Extension.XRCPTFORWARD})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """What is called in each worker beside its service; each in this order."""
+
+    confine: Callable[[], None] = lambda: None
+    """Gives up what the worker does not need: privileges, capabilities, system calls. Called
+    before anything else is done; listeners and certificates are open by then, nothing from the
+    network has been read. It asserts what it has done, and raises where that did not work: the
+    worker ends then."""
+    started: Sequence[Callable[[Post, Presence], None]] = ()
+    """Called before connections are accepted, with what the worker has from its supervisor and
+    who is there."""
+    reopen: Sequence[Callable[[], None]] = ()
+    """Called when log files are to be opened anew."""
+
+
+def work(settings: ServeSettings, listeners: Sequence[Opened], hooks: Hooks, post: Post) -> None:
+    """Deliver what comes in on `listeners` until the channel says that this ends."""
+    # A worker that is silent is sent SIGABRT, that it may say where it is.
+    faulthandler.enable()
+    title = Title("lmtp-worker")
+    hooks.confine()
+    post.channel.reopen += hooks.reopen
+    # Where it writes as one user, that is its own.
+    mail = open_mail(settings, own_uid=os.geteuid())
+    trusted = {each.plan.address: each.plan.trusted for each in listeners if each.plan.trusted}
+    presence = Presence(post.place, most=settings.limits.total_client_limit)
+    for started in hooks.started:
+        started(post, presence)
+
+    def beat() -> None:
+        presence.beat()
+        count = post.place.connections
+        title.show(f"{count} connection{'' if count == 1 else 's'}")
+
+    service = Service(
+        handler=_Handler(mail, trusted),
+        settings=Settings(
+            hostname=settings.hostname,
+            extensions=STANDARD_EXTENSIONS | _FOR_OTHERS if trusted else STANDARD_EXTENSIONS,
+        ),
+        listeners=[each.listener(presence) for each in listeners],
+        max_connections=settings.limits.client_limit,
+        channel=post.channel,
+        beat=beat,
+        drain=settings.drain,
+    )
+    _tune()
+    run(settings.runtime, service)
+    mail.close()
+
+
+def _tune() -> None:
+    """Spend less on collecting garbage and on handing the interpreter from thread to thread."""
+    # What is loaded by now stays: it is neither looked through nor copied from the supervisor.
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER, 20, 20)
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+
+
+class _Handler(StoreHandler):
+    """The store's, with trust for the networks of each listener."""
+
+    def __init__(self, mail: Mail, trusted: dict[str, Sequence[IPv4Network | IPv6Network]]) -> None:
+        super().__init__(mail.store, mail.users.locate)
+        self._trusted = trusted
+
+    def trusts(self, session: Session, /) -> bool:
+        if not self._trusted or session.client_ip is None:
+            return False
+        address = ip_address(session.client_ip)
+        return any(address in network for network in self._trusted.get(session.listener, ()))
