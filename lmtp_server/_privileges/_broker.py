@@ -134,7 +134,6 @@ class Broker:
         writer.setblocking(False)
         signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        os.chdir("/")
         hide_memory()
         forbid_new_privileges()
         kept = _capabilities()
@@ -352,6 +351,15 @@ class BrokerProcess:
     def close(self) -> None:
         """Let the broker end once the workers and the agents have."""
         self.control.close()
+
+    def wait(self) -> None:
+        """Let it end, and wait for that; for the process whose child it is."""
+        self.close()
+        try:
+            os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            # Whoever has waited for any child has had this one.
+            pass
 
 
 def start_broker(

@@ -56,12 +56,14 @@ def settle(
     lookup: Lookup | None = None,
     options: BrokerOptions | None = None,
     reload: Callable[[], Lookup] | None = None,
+    load: Callable[[], object] = lambda: None,
     keep: Iterable[int] = (),
 ) -> Settled:
     """Start the broker that `plan` asks for and become who it says, for good.
 
     To be called with the listeners bound and no thread or worker begun. `lookup`, `options` and
-    `reload` are for the broker; `keep` are capabilities that this process keeps. Raises
+    `reload` are for the broker; `load` is called before this process may be unable to read the
+    files of what it needs; `keep` are capabilities that this process keeps. Raises
     PrivilegesError and OSError.
     """
     broker = None
@@ -70,5 +72,6 @@ def settle(
             raise PrivilegesError("a broker needs a directory of users")
         broker = start_broker(lookup, options, reload=reload)
     if plan.identity is not None:
+        load()
         drop(plan.identity, keep=keep)
     return Settled(plan.mode, broker)

@@ -86,8 +86,7 @@ def main(path: str) -> None:
         sys.stdout.flush()
     for channel in channels.values():
         channel.close()
-    broker.close()
-    os.waitpid(broker.pid, 0)
+    broker.wait()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.privileges.processes import of_session
+
 ROOT = Path(__file__).parents[2]
 FIRST_UID = 21_000
 NETWORK_UID = 22_500
@@ -116,14 +118,7 @@ class Started:
 
     def pids(self) -> list[int]:
         """All of its processes."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            try:
-                if entry.name.isdecimal() and os.getsid(int(entry.name)) == self.process.pid:
-                    found.append(int(entry.name))
-            except ProcessLookupError:
-                continue
-        return found
+        return of_session(self.process.pid)
 
     def stop(self) -> int:
         """SIGTERM, to it alone; the exit code."""

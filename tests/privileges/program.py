@@ -109,8 +109,7 @@ def main(path: str) -> None:
         os.kill(pid, signal.SIGTERM)
     for pid in workers:
         os.waitpid(pid, 0)
-    broker.close()
-    os.waitpid(broker.pid, 0)
+    broker.wait()
 
 
 if __name__ == "__main__":

@@ -7,12 +7,12 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 from lmtp_blocking import Client
 from lmtp_proto import Recipient, Reply, parse_mailbox
 from tests.privileges.conftest import FIRST_UID, NETWORK_UID, SECONDS, Site, Started
+from tests.privileges.processes import of_the_network, user_ids
 
 Start = Callable[[str], Started]
 
@@ -31,14 +31,6 @@ def codes(started: Started, *users: str, content: bytes = CONTENT) -> list[int]:
     return [reply.code for reply in deliver(started, *users, content=content)]
 
 
-def user_ids(pid: int) -> set[str]:
-    """All the UIDs that a process has."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("Uid:"):
-            return set(line.split()[1:])
-    raise AssertionError("no Uid")
-
-
 def agents(started: Started, uid: int) -> list[int]:
     """The processes of a user."""
     found = []
@@ -49,30 +41,6 @@ def agents(started: Started, uid: int) -> list[int]:
         except (FileNotFoundError, ProcessLookupError):
             continue
     return found
-
-
-def network_sockets() -> set[str]:
-    """The inodes of all sockets that are not UNIX ones."""
-    inodes = set()
-    for name in ("tcp", "tcp6", "udp", "udp6", "raw", "raw6", "packet", "netlink"):
-        table = Path("/proc/net", name)
-        if not table.exists():
-            continue
-        header, *lines = table.read_text().splitlines()
-        # Where a table names its inodes, the headline does, in as many words as the lines have
-        # before the optional ones; packet and netlink have theirs at the end.
-        for line in lines:
-            words = line.split()
-            inodes.add(words[-1] if "Inode" in header else words[9])
-    return inodes
-
-
-def of_the_network(pid: int) -> Iterator[str]:
-    """The descriptors of a process that lead to the network."""
-    folder = f"/proc/{pid}/fd"
-    links = [os.readlink(f"{folder}/{name}") for name in os.listdir(folder)]
-    known = network_sockets()
-    return (link for link in links if link[:8] == "socket:[" and link[8:-1] in known)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
