@@ -147,6 +147,7 @@ class _Conversation:
         "_stop",
         "_transaction",
         "_waited",
+        "_write_timeout",
         "observation",
     )
 
@@ -181,6 +182,7 @@ class _Conversation:
         self._identification = Identification(handler, session, settings)
         self._receive = Receive()
         self._send = Send()
+        self._write_timeout = settings.limits.write_timeout
         # Replies that wait for the next write.
         self._out: list[bytes] = []
         self._quota = Quota(settings.limits, clock) if Quota.needed(settings.limits) else None
@@ -189,7 +191,9 @@ class _Conversation:
         """The whole session."""
         connection = self._connection
         next_event = connection.next_event
+        serve = self._serve
         receive = self._receive
+        out = self._out
         clock = self._clock
         stop = self._stop
         limits = self._settings.limits
@@ -204,7 +208,7 @@ class _Conversation:
                     if stop.requested or (stop.retiring and receive.resting):
                         self._shut_down(STOPPING)
                         continue
-                    if self._out:
+                    if out:
                         yield self._gathered()
                     begun = 0.0
                     if connection.content_flows:
@@ -229,10 +233,10 @@ class _Conversation:
                     continue
                 if quota is not None and self._is_spent(quota, event):
                     continue
-                rest = self._serve(event)
+                rest = serve(event)
                 if rest is not None:
                     yield from rest
-                if len(self._out) >= _TURN:
+                if len(out) >= _TURN:
                     yield self._gathered()
                     yield _GIVE_WAY
                 # Content on its way is taken, nothing new is begun.
@@ -333,8 +337,8 @@ class _Conversation:
         match event:
             case Mail():
                 return self._mail(event)
-            case Rcpt(recipient=recipient):
-                return self._rcpt(recipient)
+            case Rcpt():
+                return self._rcpt(event.recipient)
             case Data():
                 return self._data()
             case EndOfContent():
@@ -757,9 +761,9 @@ class _Conversation:
         """All replies that wait, as one write."""
         out = self._out
         send = self._send
-        send.data = out[0] if len(out) == 1 else b"".join(out)
+        send.data = b"".join(out)
         out.clear()
-        send.deadline = self._clock() + self._settings.limits.write_timeout
+        send.deadline = self._clock() + self._write_timeout
         return send
 
     def _current(self) -> Transaction:

@@ -1,7 +1,7 @@
 """What all tests share: the markers of the folders, and skips that must not pass for success.
 
-With LMTP_REQUIRE_INTEROP set, a skip of a test marked ``interop`` or ``faults`` is a failure: a
-machine that is meant to have the other mail software cannot lose those tests unseen.
+With LMTP_REQUIRE_INTEROP set, a skip of a test marked ``interop``, ``faults`` or ``privileges`` is
+a failure: a machine that is meant to have the other mail software cannot lose those tests unseen.
 """
 
 import os
@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 
 _TESTS = Path(__file__).parent
-_REQUIRED_MARKERS = ("interop", "faults")
+_REQUIRED_MARKERS = ("interop", "faults", "privileges")
 _REQUIRED = bool(os.environ.get("LMTP_REQUIRE_INTEROP"))
 
 # A deadline would be a timing assertion.
@@ -27,7 +27,7 @@ def _folder(path: Path) -> str:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Give the tests of tests/interop and tests/faults the marker of their folder."""
+    """Give the tests of these folders the marker of their folder."""
     folder = _folder(item.path)
     if folder in _REQUIRED_MARKERS:
         item.add_marker(folder)

@@ -110,7 +110,7 @@ def _listen_unix(path: str, backlog: int, mode: int, owner: tuple[int, int]) -> 
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
-            _remove_stale(path)
+            _remove_stale(path, {os.geteuid(), owner[0]})
             sock.bind(path)
         sock.place = _Place(os.path.abspath(path), _identity(os.lstat(path)), os.getpid())
         # Nobody can connect before listen(), so the umask opens no gap.
@@ -136,9 +136,12 @@ def _change_rights(path: str, mode: int, owner: tuple[int, int]) -> None:
     not followed."""
     descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-            os.chmod(f"/proc/self/fd/{descriptor}", mode)
-            if owner != (-1, -1):
+        found = os.fstat(descriptor)
+        if stat.S_ISSOCK(found.st_mode):
+            # Who may change nothing may still want what is.
+            if stat.S_IMODE(found.st_mode) != mode:
+                os.chmod(f"/proc/self/fd/{descriptor}", mode)
+            if owner[0] not in {-1, found.st_uid} or owner[1] not in {-1, found.st_gid}:
                 os.chown(f"/proc/self/fd/{descriptor}", *owner)
     finally:
         os.close(descriptor)
@@ -165,8 +168,9 @@ def set_rights(
         pass
 
 
-def _remove_stale(path: str) -> None:
-    """Remove a socket of ours that no process serves any more. Raises OSError for anything else."""
+def _remove_stale(path: str, owners: set[int]) -> None:
+    """Remove a socket of one of `owners` that no process serves any more. Raises OSError for
+    anything else."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
@@ -177,7 +181,7 @@ def _remove_stale(path: str) -> None:
         )
     if not _is_dead(path):
         raise _InUseError(errno.EADDRINUSE, "another process listens there")
-    if found.st_uid != os.geteuid():
+    if found.st_uid not in owners:
         raise _InUseError(
             errno.EADDRINUSE, f"user {found.st_uid} has left a dead socket there; remove it"
         )
@@ -211,5 +215,6 @@ def unlink_if_ours(sock: socket.socket) -> None:
     try:
         if _identity(os.lstat(place.path)) == place.identity:
             os.unlink(place.path)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
+        # Whoever was root when it was made may be so no more; the next server takes it away.
         pass

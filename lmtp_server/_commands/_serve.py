@@ -5,6 +5,7 @@ before a worker is started, and then nothing stays behind; at a reload as at the
 """
 
 import grp
+import logging
 import os
 import pwd
 import resource
@@ -15,8 +16,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from lmtp_server import _logging, _mail_root
+from lmtp_server import _logging, _mail_root, _privileges
+from lmtp_server._agents import AGENTS_OF_A_WORKER, broker_options, make_lookup, valid_ids
 from lmtp_server._components import mail_root
+from lmtp_server._privileges import Capability, Mode, PrivilegesError, Settled
 from lmtp_server._settings import ListenerTable, ServeSettings, SettingsError
 from lmtp_server._settings._tls import TlsTable
 from lmtp_server._settings._worker_rules import WorkerTable
@@ -31,10 +34,13 @@ from lmtp_server._workers import (
     Sockets,
     Supervisor,
     TlsFiles,
+    load,
     missing,
 )
 from lmtp_server._workers._worker import Hooks, work
 from lmtp_sockets import activated_sockets
+
+_logger: Final = logging.getLogger("lmtp_server")
 
 _VERSIONS: Final = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
 
@@ -50,30 +56,67 @@ def serve(read: Callable[[], ServeSettings]) -> int:
         activated = activated_sockets()
     except (OSError, ValueError) as error:
         raise SettingsError([f"sockets of the service manager: {error}"]) from error
-    service = _Service(Sockets(activated), read)
+    service = _Service(Sockets(activated), read, settings)
     try:
         plan = service.plan(settings)
         _logging.configure()
         _raise_descriptor_limit()
+        service.settle(settings)
+        broker = service.settled.broker
         return Supervisor(
-            plan, reload=service.reload, stopping=service.sockets.close, notifier=Notifier()
+            plan,
+            reload=service.reload,
+            stopping=service.sockets.close,
+            notifier=Notifier(),
+            vital=None if broker is None else broker.control,
         ).run()
     finally:
         service.sockets.close()
+        if service.settled.broker is not None:
+            service.settled.broker.wait()
 
 
 class _Service:
     """Makes plans of settings; holds what lives longer than a plan."""
 
-    def __init__(self, sockets: Sockets, read: Callable[[], ServeSettings]) -> None:
+    def __init__(
+        self, sockets: Sockets, read: Callable[[], ServeSettings], settings: ServeSettings
+    ) -> None:
         self.sockets = sockets
+        self.settled = Settled(Mode.UNCHANGED)
         self._read = read
+        self._who = _who(settings)
+        self._privileges = _plan_privileges(settings)
         self._announced: list[str] = []
+
+    def settle(self, settings: ServeSettings) -> None:
+        """Start the broker and be root no more, where that is so. Raises SettingsError."""
+        mode = self._privileges.mode
+        if mode is Mode.UNCHANGED and os.geteuid() == 0:
+            _logger.warning(
+                "started by root, everything runs as root: set user, or userdb for users with"
+                " uids of their own"
+            )
+        try:
+            self.settled = _privileges.settle(
+                self._privileges,
+                lookup=make_lookup(settings) if mode is Mode.BROKER else None,
+                options=broker_options(settings),
+                reload=lambda: make_lookup(self._read()),
+                load=lambda: load(settings.runtime),
+                # For listeners that a reload adds.
+                keep=[Capability.NET_BIND_SERVICE],
+            )
+        except (PrivilegesError, OSError) as error:
+            raise SettingsError([f"user: {error}"]) from error
 
     def reload(self) -> Plan:
         """A plan from settings that are read anew. Raises PlanError."""
         try:
-            return self.plan(self._read())
+            settings = self._read()
+            if _who(settings) != self._who:
+                raise PlanError(["user: whom the processes run as changes with a restart only"])
+            return self.plan(settings)
         except SettingsError as error:
             raise PlanError(error.faults) from error
 
@@ -87,14 +130,8 @@ class _Service:
                 f" pip install 'lmtp-proto[{settings.runtime}]'"
             )
         listeners = self.sockets.open(_listener_plans(settings, faults), faults)
-        root = mail_root(settings)
-        try:
-            if root is not None:
-                _mail_root.check(root)
-                if not faults:
-                    _mail_root.make(root)
-        except OSError as error:
-            faults.append(f"mail: cannot keep mail in {root!r}: {error.strerror}")
+        if self._privileges.mode is not Mode.BROKER:
+            _prepare_root(mail_root(settings), self._privileges.identity, faults)
         if faults:
             self.sockets.drop()
             raise SettingsError(faults)
@@ -109,13 +146,61 @@ class _Service:
 
     def _work(self, settings: ServeSettings, listeners: list[Opened], post: Post) -> None:
         self.sockets.close_others(listeners)
-        work(settings, listeners, Hooks(), post)
+        settled = self.settled
+        hooks = Hooks(
+            confine=partial(settled.confine, execute=bool(settings.quota.warnings)),
+            agents=None
+            if settled.broker is None
+            else partial(settled.agents, limit=AGENTS_OF_A_WORKER),
+        )
+        work(settings, listeners, hooks, post)
 
     def _adopted(self, settings: ServeSettings, listeners: list[Opened]) -> None:
         self.sockets.adopt(listeners)
+        if self._announced and self.settled.broker is not None:
+            self.settled.broker.reload()
         addresses = [each.address for each in listeners]
         _announce(settings, [each for each in addresses if each not in self._announced])
         self._announced = addresses
+
+
+def _who(settings: ServeSettings) -> tuple[object, ...]:
+    """What settles whom the processes run as."""
+    return settings.user, settings.group, settings.network_user, bool(settings.userdb)
+
+
+def _plan_privileges(settings: ServeSettings) -> _privileges.Plan:
+    """Whom the processes are to run as. Raises SettingsError."""
+    if settings.user is None and not settings.userdb:
+        # Nobody has a uid: all mail is that of whoever has started this.
+        return _privileges.Plan(Mode.UNCHANGED)
+    try:
+        return _privileges.plan(
+            user=settings.user,
+            group=settings.group,
+            network_user=settings.network_user,
+            valid_ids=valid_ids(settings),
+        )
+    except PrivilegesError as error:
+        raise SettingsError([f"user: {error}"]) from error
+
+
+def _prepare_root(
+    root: str | None, identity: _privileges.Identity | None, faults: list[str]
+) -> None:
+    """Make the directory above all Maildirs, for `identity` if that is not who this is."""
+    if root is None:
+        return
+    try:
+        if identity is None or os.geteuid() != 0:
+            _mail_root.check(root)
+            if not faults:
+                _mail_root.make(root)
+        elif not os.path.lexists(root) and not faults:
+            _mail_root.make(root)
+            os.chown(root, identity.uid, identity.gid)
+    except OSError as error:
+        faults.append(f"mail: cannot keep mail in {root!r}: {error.strerror}")
 
 
 def _listener_plans(settings: ServeSettings, faults: list[str]) -> list[ListenerPlan]:

@@ -8,7 +8,7 @@ from ._listeners import ACTIVATED, ListenerPlan, Opened, Sockets
 from ._notify import Notifier
 from ._plan import Plan, PlanError, Post, Rules
 from ._presence import Presence
-from ._runtimes import RUNTIMES, Runtime, fastest, missing
+from ._runtimes import RUNTIMES, Runtime, fastest, load, missing
 from ._supervisor import Supervisor
 from ._tls import TlsFiles
 
@@ -28,5 +28,6 @@ __all__ = [
     "Supervisor",
     "TlsFiles",
     "fastest",
+    "load",
     "missing",
 ]

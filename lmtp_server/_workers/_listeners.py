@@ -5,6 +5,7 @@ between; one that a plan has alone is opened before its workers start, and close
 dropped or has been replaced.
 """
 
+import logging
 import socket
 import ssl
 import threading
@@ -21,6 +22,8 @@ from ._tls import Certificates, TlsFiles, explain, read_certificates
 
 ACTIVATED: Final = "systemd"
 """The address of sockets that the service manager hands on; `systemd:NAME` is one of them."""
+
+_logger: Final = logging.getLogger("lmtp_server")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +178,14 @@ class Sockets:
             plan = each.plan
             if each.sock not in fresh:
                 # Nothing happens to a socket that is not of this process's making.
-                set_rights(each.sock, mode=plan.mode, owner=plan.owner, group=plan.group)
+                try:
+                    set_rights(each.sock, mode=plan.mode, owner=plan.owner, group=plan.group)
+                except OSError as error:
+                    _logger.error(
+                        "%s keeps its mode and owner until a restart: %s",
+                        plan.address,
+                        error.strerror,
+                    )
         self._current = list(opened)
         self._new = []
 

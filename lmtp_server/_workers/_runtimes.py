@@ -7,6 +7,7 @@ import importlib.util
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal, assert_never, get_args
 
 from lmtp_proto import Handler, Settings
@@ -71,26 +72,35 @@ def missing(runtime: Runtime) -> bool:
     return runtime in _EXTRAS and importlib.util.find_spec(runtime) is None
 
 
-def run(runtime: Runtime, service: Service) -> None:
-    """Serve on `runtime`; returns when the service has stopped."""
+def load(runtime: Runtime) -> Callable[[Service], None]:
+    """What serves on `runtime`, with all that it needs loaded.
+
+    A worker may be somebody who cannot read where Python's packages lie: its supervisor calls this
+    before.
+    """
     match runtime:
         case "asyncio":
             from ._on_asyncio import run_on_asyncio
 
-            run_on_asyncio(service)
+            return run_on_asyncio
         case "uvloop":
             import uvloop
 
             from ._on_asyncio import run_on_asyncio
 
-            run_on_asyncio(service, uvloop.new_event_loop)
+            return partial(run_on_asyncio, loop_factory=uvloop.new_event_loop)
         case "gevent":
             from ._on_gevent import run_on_gevent
 
-            run_on_gevent(service)
+            return run_on_gevent
         case "blocking":
             from ._on_blocking import run_on_blocking
 
-            run_on_blocking(service)
+            return run_on_blocking
         case _:
             assert_never(runtime)
+
+
+def run(runtime: Runtime, service: Service) -> None:
+    """Serve on `runtime`; returns when the service has stopped."""
+    load(runtime)(service)

@@ -51,6 +51,7 @@ class Supervisor:
         stopping: Callable[[], None],
         reopen: Iterable[Callable[[], None]] = (),
         notifier: Notifier | None = None,
+        vital: socket.socket | None = None,
     ) -> None:
         self._current = Generation(plan)
         self._next: Generation | None = None
@@ -61,6 +62,7 @@ class Supervisor:
         self._reload_asked = False
         self._reopen = list(reopen)
         self._notifier = notifier or Notifier({})
+        self._vital = vital
         self._board = Board()
         self._selector = selectors.DefaultSelector()
         # All workers of the first plan have been ready.
@@ -78,10 +80,14 @@ class Supervisor:
         title = Title("lmtp-server")
         with caught_signals() as (caught, wake_up), self._selector:
             self._selector.register(wake_up, selectors.EVENT_READ)
+            if self._vital is not None:
+                self._selector.register(self._vital, selectors.EVENT_READ)
             while True:
                 self._start_due()
                 for key, _ in self._selector.select(self._timeout()):
-                    if key.data is None:
+                    if key.fileobj is self._vital:
+                        self._lose(self._vital)
+                    elif key.data is None:
                         wake_up.recv(4096)
                     else:
                         self._hear(key.data)
@@ -91,6 +97,15 @@ class Supervisor:
                 if self._stopped and not self._workers():
                     return self._status
                 title.show(f"supervisor, {len(self._current.seats)} workers")
+
+    def _lose(self, vital: socket.socket) -> None:
+        """A process has ended without which there is no service: who has started this one is to
+        start it anew."""
+        self._selector.unregister(vital)
+        if not self._stopped:
+            _logger.error("a process has ended that all workers need: giving up")
+            self._status = os.EX_SOFTWARE
+            self._stop()
 
     def _generations(self) -> list[Generation]:
         """The one that serves, and the one that is tried."""

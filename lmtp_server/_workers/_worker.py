@@ -4,13 +4,15 @@ import faulthandler
 import gc
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final
 
 from lmtp_proto import STANDARD_EXTENSIONS, Extension, Session, Settings
-from lmtp_server._components import Mail, open_mail
+from lmtp_server._agents import AgentPlaces, spool_directory
+from lmtp_server._components import Mail, make_users, open_mail
+from lmtp_server._privileges import AgentHandler, AgentPool
 from lmtp_server._settings import ServeSettings
 from mailstore import StoreHandler
 
@@ -37,6 +39,8 @@ class Hooks:
     before anything else is done; listeners and certificates are open by then, nothing from the
     network has been read. It asserts what it has done, and raises where that did not work: the
     worker ends then."""
+    agents: Callable[[], AgentPool] | None = None
+    """Makes the agents that write mail, called once; None where the worker writes it."""
     started: Sequence[Callable[[Post, Presence], None]] = ()
     """Called before connections are accepted, with what the worker has from its supervisor and
     who is there."""
@@ -51,8 +55,6 @@ def work(settings: ServeSettings, listeners: Sequence[Opened], hooks: Hooks, pos
     title = Title("lmtp-worker")
     hooks.confine()
     post.channel.reopen += hooks.reopen
-    # Where it writes as one user, that is its own.
-    mail = open_mail(settings, own_uid=os.geteuid())
     trusted = {each.plan.address: each.plan.trusted for each in listeners if each.plan.trusted}
     presence = Presence(post.place, most=settings.limits.total_client_limit)
     for started in hooks.started:
@@ -63,8 +65,18 @@ def work(settings: ServeSettings, listeners: Sequence[Opened], hooks: Hooks, pos
         count = post.place.connections
         title.show(f"{count} connection{'' if count == 1 else 's'}")
 
+    handler: _Handler | _AgentHandler
+    if hooks.agents is None:
+        # Where it writes as one user, that is its own.
+        mail = open_mail(settings, own_uid=os.geteuid())
+        close = mail.close
+        handler = _Handler(mail, trusted)
+    else:
+        pool = hooks.agents()
+        close = pool.close
+        handler = _AgentHandler(pool, settings, trusted)
     service = Service(
-        handler=_Handler(mail, trusted),
+        handler=handler,
         settings=Settings(
             hostname=settings.hostname,
             greeting=settings.greeting,
@@ -81,7 +93,7 @@ def work(settings: ServeSettings, listeners: Sequence[Opened], hooks: Hooks, pos
     )
     _tune()
     run(settings.runtime, service)
-    mail.close()
+    close()
 
 
 def _tune() -> None:
@@ -92,15 +104,41 @@ def _tune() -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL)
 
 
-class _Handler(StoreHandler):
-    """The store's, with trust for the networks of each listener."""
+_Networks = Mapping[str, Sequence[IPv4Network | IPv6Network]]
 
-    def __init__(self, mail: Mail, trusted: dict[str, Sequence[IPv4Network | IPv6Network]]) -> None:
-        super().__init__(mail.store, mail.users.locate)
-        self._trusted = trusted
 
-    def trusts(self, session: Session, /) -> bool:
-        if not self._trusted or session.client_ip is None:
+class _Trust:
+    """Which peers may speak for others: those in the networks of a listener, by its name."""
+
+    def __init__(self, networks: _Networks) -> None:
+        self._networks = networks
+
+    def __call__(self, session: Session) -> bool:
+        if not self._networks or session.client_ip is None:
             return False
         address = ip_address(session.client_ip)
-        return any(address in network for network in self._trusted.get(session.listener, ()))
+        return any(address in network for network in self._networks.get(session.listener, ()))
+
+
+class _Handler(StoreHandler):
+    """The store's."""
+
+    def __init__(self, mail: Mail, trusted: _Networks) -> None:
+        super().__init__(mail.store, mail.users.locate)
+        self._trusts = _Trust(trusted)
+
+    def trusts(self, session: Session, /) -> bool:
+        return self._trusts(session)
+
+
+class _AgentHandler(AgentHandler):
+    """That of users' agents."""
+
+    def __init__(self, pool: AgentPool, settings: ServeSettings, trusted: _Networks) -> None:
+        users = make_users(settings, own_uid=None)
+        places = AgentPlaces(users, settings)
+        super().__init__(pool, places.locate, spool_directory=spool_directory(settings))
+        self._trusts = _Trust(trusted)
+
+    def trusts(self, session: Session, /) -> bool:
+        return self._trusts(session)

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path, PurePath
 
 from lmtp_proto import Reply, Transaction
-from mailstore import MaildirSink, MaildirStore, Sync
+from mailstore import DeliveredTo, MaildirSink, MaildirStore, Sync, TraceOptions
 from tests.mailstore.support import codes, deliver, envelope, fill
 
 _PR_SET_PTRACER = 0x59616D61
@@ -24,21 +24,30 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 @dataclass(frozen=True)
 class Scenario:
-    """One delivery: how, how large, to how many, and whether the Maildirs were there before."""
+    """One delivery: how, how large, to how many, whether the Maildirs were there before, and
+    whether copies may be links to one file.
+    """
 
     sync: Sync
     size: int
     known: bool
     recipients: int = 2
+    linked: bool = False
 
     def __str__(self) -> str:
         size = "small" if self.in_memory else "large"
-        return f"{self.sync}-{size}-{'known' if self.known else 'fresh'}"
+        how = ["sole"] * (self.recipients == 1) + ["linked"] * self.linked
+        return "-".join([self.sync, size, "known" if self.known else "fresh", *how])
 
     @property
     def in_memory(self) -> bool:
         """Whether the message needs no spool."""
         return self.size <= 128 * 1024
+
+    @property
+    def trace(self) -> TraceOptions:
+        """What is written in front of the message: only what is the same for all may be linked."""
+        return TraceOptions(delivered_to=DeliveredTo.NONE if self.linked else DeliveredTo.FINAL)
 
     @property
     def maildirs(self) -> list[str]:
@@ -58,7 +67,13 @@ def drive(connection: Connection, root: Path, scenario: Scenario) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PTRACER, _PR_SET_PTRACER_ANY, 0, 0, 0)
     logging.disable()
     before = _descriptors()
-    store = MaildirStore(root, hostname="mx.example.org", sync=scenario.sync)
+    store = MaildirStore(
+        root,
+        hostname="mx.example.org",
+        sync=scenario.sync,
+        trace=scenario.trace,
+        hard_links=scenario.linked,
+    )
     if scenario.known:
         deliver(store, scenario.content("before"), scenario.maildirs)
     release = _hold_committer(store)

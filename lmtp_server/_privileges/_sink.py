@@ -1,0 +1,224 @@
+"""The handler of a worker that is nobody in particular: it hands messages to users' agents.
+
+The invariant: each recipient gets the reply that its own user's agent has given, and 451 where that
+cannot be had. What reached an agent is stored once for each destination, whatever its addresses.
+"""
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from lmtp_proto import Answer, Handler, Mail, Recipient, Reply, Session, Transaction
+
+from ._content import Content
+from ._packets import encode
+from ._pool import AgentPool, Due, Request
+
+_logger: Final = logging.getLogger("lmtp_server")
+
+# The recipients in one packet, in octets of JSON; more go ahead in packets of their own.
+_IN_PACKET: Final = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserMailbox:
+    """Where a recipient's mail goes: a user, by the name that the broker's directory has, and one
+    of the user's mailboxes."""
+
+    user: str
+    mailbox: str = "INBOX"
+    flags: str = ""
+    keywords: tuple[str, ...] = ()
+    has_quota: bool = False
+    """Whether it is worth asking at RCPT if there is room."""
+
+
+_Found = UserMailbox | Reply
+
+Locate = Callable[[Recipient], _Found | Callable[[], _Found]]
+"""Decides where the mail of a recipient goes, or refuses it. It must not block; where it would have
+to, it gives a job that decides."""
+
+
+class AgentHandler(Handler):
+    """Accepts the recipients that `locate` knows and delivers by the agents of `pool`.
+
+    Messages above 64 KiB wait in unnamed files in `spool_directory`.
+    """
+
+    def __init__(self, pool: AgentPool, locate: Locate, *, spool_directory: str) -> None:
+        self._pool = pool
+        self._locate = locate
+        self._spool_directory = spool_directory
+        # The recipients of the transaction in progress, for each session.
+        self._places: dict[Session, dict[Recipient, UserMailbox]] = {}
+
+    def mail(self, session: Session, _mail: Mail, /) -> None:
+        """A transaction begins; nothing is left of the one before."""
+        self._places[session] = {}
+
+    def rcpt(self, transaction: Transaction, recipient: Recipient, /) -> Answer[Reply | None]:
+        """Accept the recipient if there is a place for its mail, and room."""
+        found = self._locate(recipient)
+        if callable(found):
+            return partial(self._find, found, transaction, recipient)
+        return self._accept(found, transaction, recipient)
+
+    def _find(
+        self, find: Callable[[], _Found], transaction: Transaction, recipient: Recipient
+    ) -> Reply | None:
+        answer = self._accept(find(), transaction, recipient)
+        return answer.result() if isinstance(answer, Future) else answer
+
+    def _accept(
+        self, place: _Found, transaction: Transaction, recipient: Recipient
+    ) -> "Reply | Future[Reply] | None":
+        if isinstance(place, Reply):
+            return place
+        places = self._places.get(transaction.session)
+        if places is None:
+            # The client has gone while the place was looked for.
+            return None
+        places[recipient] = place
+        if not place.has_quota or recipient.parameters.ignore_quota:
+            return None
+        due = Due(recipient)
+        number = self._pool.number()
+        packet = encode(
+            {
+                "do": "check",
+                "size": transaction.mail.parameters.size or 0,
+                "recipient": _describe(recipient, place, 0, number),
+            }
+        )
+        self._pool.ask(place.user, Request([packet], -1, {number: due}))
+        return due.reply
+
+    def open(self, transaction: Transaction, /) -> "AgentSink":
+        """The content goes to the agents of those it is for."""
+        places = self._places[transaction.session]
+        return AgentSink(self._pool, transaction, places, self._spool_directory)
+
+    def disconnect(self, session: Session, /) -> None:
+        """Forget the session."""
+        self._places.pop(session, None)
+
+
+class AgentSink:
+    """Takes the content of one message and has it delivered (an `lmtp_proto.Sink`)."""
+
+    def __init__(
+        self,
+        pool: AgentPool,
+        transaction: Transaction,
+        places: dict[Recipient, UserMailbox],
+        spool_directory: str,
+    ) -> None:
+        self._pool = pool
+        self._transaction = transaction
+        self._places = places
+        self._content = Content(spool_directory)
+        self._due: dict[Recipient, Due] = {}
+
+    def write(self, data: bytes, /) -> Callable[[], None] | None:
+        """Take the next octets; a job, if there is one, raises OSError."""
+        return self._content.write(data)
+
+    def deliver(self, recipient: Recipient, /) -> Answer[Reply]:
+        """Deliver to one recipient: a reply to come, or a job that leads to one.
+
+        The first call hands the message over for all recipients: one user's agent is to see all
+        of that user's at once.
+        """
+        if not self._due:
+            recipients = self._transaction.recipients
+            self._due = {each: Due(each) for each in recipients}
+            if not self._content.in_memory:
+                self._content.use()
+                return partial(self._hand_over_file, recipient)
+            octets = self._content.octets()
+            for user, places in self._users().items():
+                self._ask(user, places, octets, -1)
+        return self._due[recipient].reply
+
+    def close(self) -> None:
+        """Let the message go. Deliveries that were begun come to their end."""
+        self._content.release()
+
+    def _users(self) -> dict[str, list[tuple[int, Recipient]]]:
+        """The recipients of each user, with their places in RCPT order."""
+        users: dict[str, list[tuple[int, Recipient]]] = {}
+        for index, recipient in enumerate(self._transaction.recipients):
+            users.setdefault(self._places[recipient].user, []).append((index, recipient))
+        return users
+
+    def _hand_over_file(self, recipient: Recipient) -> Reply:
+        try:
+            for user, places in self._users().items():
+                try:
+                    descriptor = self._content.descriptor()
+                except OSError as error:
+                    _logger.error("%s: %s", self._transaction.id, error)
+                    for _, each in places:
+                        self._due[each].fail()
+                else:
+                    self._ask(user, places, b"", descriptor)
+        finally:
+            self._content.release()
+        return self._due[recipient].reply.result()
+
+    def _ask(
+        self, user: str, places: list[tuple[int, Recipient]], octets: bytes, descriptor: int
+    ) -> None:
+        packets: list[bytes] = []
+        due: dict[int, Due] = {}
+        items: list[dict[str, object]] = []
+        size = 0
+        for index, recipient in places:
+            number = self._pool.number()
+            due[number] = self._due[recipient]
+            item = _describe(recipient, self._places[recipient], index, number)
+            size += sum(len(str(value)) for value in item.values())
+            items.append(item)
+            if size > _IN_PACKET:
+                packets.append(encode({"do": "recipients", "recipients": items}))
+                items, size = [], 0
+        transaction = self._transaction
+        session = transaction.session
+        reverse_path = transaction.reverse_path
+        packets.append(
+            encode(
+                {
+                    "do": "deliver",
+                    "id": transaction.id,
+                    "peer": session.peer,
+                    "client_ip": session.client_ip,
+                    "lhlo_domain": session.lhlo_domain,
+                    "tls": session.tls,
+                    "reverse_path": None if reverse_path is None else str(reverse_path),
+                    "count": len(transaction.recipients),
+                    "recipients": items,
+                },
+                octets,
+            )
+        )
+        self._pool.ask(user, Request(packets, descriptor, due))
+
+
+def _describe(
+    recipient: Recipient, place: UserMailbox, index: int, number: int
+) -> dict[str, object]:
+    orcpt = recipient.parameters.orcpt
+    return {
+        "to": str(recipient.address),
+        "orcpt": [] if orcpt is None else [*orcpt],
+        "ignore_quota": recipient.parameters.ignore_quota,
+        "index": index,
+        "number": number,
+        "mailbox": place.mailbox,
+        "flags": place.flags,
+        "keywords": [*place.keywords],
+    }

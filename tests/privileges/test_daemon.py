@@ -1,0 +1,166 @@
+"""The daemon, started by root: who its processes are, and whose mail there is."""
+
+import os
+import pwd
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.privileges.conftest import FIRST_UID, Site
+from tests.privileges.processes import of_session, of_the_network, user_ids
+from tests.server._peer import deliver
+from tests.server._program import Program
+
+SETTINGS = """
+listen = ["127.0.0.1:0", "unix:./lmtp.sock"]
+workers = 2
+hostname = "mx.example.org"
+auth_username_format = "%Ln"
+save_to_detail_mailbox = true
+mailbox_autocreate = true
+"""
+USERDB = """
+[[userdb]]
+driver = "passwd-file"
+path = "SITE/passwd"
+"""
+
+
+NETWORK_USER = "nobody"
+NETWORK_UID_OF_USER = pwd.getpwnam(NETWORK_USER).pw_uid
+
+
+class Daemon(Program):
+    """A daemon in the directory of a site."""
+
+    def __init__(self, site: Site, settings: str, *flags: str) -> None:
+        self.write(site, settings)
+        super().__init__("--config", "settings.toml", *flags, cwd=site.path)
+
+    def write(self, site: Site, settings: str) -> None:
+        """Change the settings."""
+        (site.path / "settings.toml").write_text(settings.replace("SITE", str(site.path)))
+
+    def check(self, *, root: int, others: str) -> None:
+        """Of all processes so many are root's, and they have nothing of the network; those of
+        `others` have it."""
+        owners = {pid: user_ids(pid) for pid in of_session(self.pid)}
+        of_root = [pid for pid, uids in owners.items() if "0" in uids]
+        assert len(of_root) == root
+        assert [of_the_network(pid) for pid in of_root] == [[]] * root
+        outside = [pid for pid in owners if of_the_network(pid)]
+        assert len(outside) == 3
+        assert [owners[pid] for pid in outside] == [{others}] * 3
+
+
+@pytest.fixture
+def daemons() -> Iterator[list[Daemon]]:
+    """Those that are to be ended with the test."""
+    started: list[Daemon] = []
+    yield started
+    for daemon in started:
+        daemon.kill()
+
+
+def write_users(site: Site) -> None:
+    """The users of a site as a passwd-file."""
+    lines = [
+        f"{name}:x:{user['uid']}:{user['gid']}::{user['home']}::\n"
+        for name, user in site.settings["users"].items()
+    ]
+    (site.path / "passwd").write_text("".join(lines))
+
+
+def codes(address: str, *users: str) -> list[str]:
+    return [reply[:3] for reply in deliver(address, *[f"{user}@example.org" for user in users])]
+
+
+def test_each_users_mail_is_its_own_and_root_reads_no_network(
+    site: Site, daemons: list[Daemon]
+) -> None:
+    site.add("limited", FIRST_UID + 50)
+    write_users(site)
+    with (site.path / "passwd").open("a") as passwd:
+        passwd.write(f"low:x:100:100::{site.path}::\n")
+        passwd.write(f"nouid:x:::::{site.path}::\n")
+    settings = f'network_user = "{NETWORK_USER}"\nmail = "~/Maildir"\n' + SETTINGS + USERDB
+    daemon = Daemon(site, settings)
+    daemons.append(daemon)
+    address, _ = daemon.addresses(2)
+    assert codes(address, "u0", "u1+sub", "u2") == ["250"] * 3
+    assert codes(f"unix:{site.path}/lmtp.sock", "u0") == ["250"]
+    daemon.check(root=1, others=str(NETWORK_UID_OF_USER))
+    for number in range(3):
+        uid = FIRST_UID + number
+        found = list(site.maildir(f"u{number}").rglob("*"))
+        assert {(path.stat().st_uid, path.stat().st_gid) for path in found} == {(uid, uid)}
+    assert len(list((site.maildir("u1") / ".sub" / "new").iterdir())) == 1
+    # A user more, and new workers; nobody is root again.
+    site.add("late", FIRST_UID + 60)
+    write_users(site)
+    daemon.send_signal(signal.SIGHUP)
+    daemon.wait_for("reloaded")
+    assert codes(address, "late", "u0") == ["250", "250"]
+    daemon.write(site, settings + 'skip = "nonsense"\n')
+    daemon.send_signal(signal.SIGHUP)
+    daemon.wait_for("skip")
+    assert codes(address, "late", "u0") == ["250", "250"]
+    assert daemon.stop() == 0
+    assert of_session(daemon.pid) == []
+
+
+def test_one_user_has_all_mail(site: Site, daemons: list[Daemon]) -> None:
+    settings = f'user = "{NETWORK_USER}"\nmail = "SITE/mail/{{user}}"\n' + SETTINGS
+    daemon = Daemon(site, settings)
+    daemons.append(daemon)
+    address, _ = daemon.addresses(2)
+    assert codes(address, "anne", "bob") == ["250", "250"]
+    daemon.check(root=0, others=str(NETWORK_UID_OF_USER))
+    found = list((site.path / "mail").rglob("*"))
+    assert {path.stat().st_uid for path in found} == {NETWORK_UID_OF_USER}
+    daemon.send_signal(signal.SIGHUP)
+    daemon.wait_for("reloaded")
+    assert codes(address, "anne") == ["250"]
+    daemon.write(site, settings.replace(NETWORK_USER, "daemon"))
+    daemon.send_signal(signal.SIGHUP)
+    daemon.wait_for("changes with a restart only")
+    assert daemon.stop() == 0
+
+
+def test_the_daemon_gives_up_when_its_broker_has_ended(site: Site, daemons: list[Daemon]) -> None:
+    write_users(site)
+    settings = f'network_user = "{NETWORK_USER}"\nmail = "~/Maildir"\n' + SETTINGS + USERDB
+    daemon = Daemon(site, settings)
+    daemons.append(daemon)
+    daemon.addresses(2)
+    [broker] = [pid for pid in of_session(daemon.pid) if "0" in user_ids(pid)]
+    os.kill(broker, signal.SIGKILL)
+    assert daemon.wait() == os.EX_SOFTWARE
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ('user = "root"', "UID 0"),
+        ('user = "nosuchuser"', "there is no user 'nosuchuser'"),
+        ('user = "daemon"', "first_valid_uid"),
+        ('network_user = "root"', "UID 0"),
+    ],
+)
+def test_nobody_who_must_not_serve_does(
+    site: Site, daemons: list[Daemon], line: str, fault: str
+) -> None:
+    write_users(site)
+    daemon = Daemon(site, f'{line}\nmail = "~/Maildir"\n' + SETTINGS + USERDB)
+    daemons.append(daemon)
+    assert daemon.wait() == os.EX_CONFIG
+    assert fault in daemon.stderr
+
+
+def test_without_users_of_its_own_root_is_warned(site: Site, daemons: list[Daemon]) -> None:
+    daemon = Daemon(site, SETTINGS)
+    daemons.append(daemon)
+    daemon.addresses(2)
+    assert len(daemon.wait_for("everything runs as root: set user")) == 1
+    assert daemon.stop() == 0
