@@ -110,7 +110,8 @@ class AgentPlaces:
         if isinstance(found, Reply):
             return found
         return UserMailbox(
-            user=found.entry.name,
+            # By the name that was looked up: the broker looks it up again.
+            user=found.user,
             mailbox=found.detail if self._detail_is_mailbox and found.detail else "INBOX",
             has_quota=self._all_limited or bool(found.entry.quota_rules),
         )

@@ -148,7 +148,7 @@ def _own(settings: ServeSettings) -> Located:
         template = settings.mail if settings.mail.root is None else MailTemplate("~/Maildir")
         # Whatever links the user has made there are the user's own.
         maildir = os.path.realpath(f"{home}/{template.expand(Names.of(name))}")
-        return Located(entry=entry, maildir=PurePosixPath(maildir))
+        return Located(user=name, entry=entry, maildir=PurePosixPath(maildir))
     except ValueError as error:
         raise failure(name, error) from error
 

@@ -1,12 +1,14 @@
 """Dovecot's settings that are settings here, with values that mean the same or nearly so."""
 
-import re
 from collections.abc import Mapping
 from typing import Final
 
 from lmtp_server._users import MailTemplate
 
 from ._dovecot_draft import Draft
+from ._fit import fit
+from ._table import find_setting
+from ._top import ServeSettings
 
 _FSYNC: Final = {"always": "optimized", "optimized": "optimized", "never": "never"}
 _DIRECT: Final[Mapping[str, str]] = {
@@ -30,59 +32,26 @@ _DIRECT: Final[Mapping[str, str]] = {
     "lda_original_recipient_header": "trace.original_recipient_header",
 }
 """Settings whose values mean the same here."""
-_NUMBERS: Final = {"first_valid_uid", "last_valid_uid", "first_valid_gid", "last_valid_gid"}
 _NOT_EMPTY: Final = {"hostname", "login_greeting", "auth_username_format", "mail_temp_dir"}
-_FLAGS: Final = {"yes": True, "no": False}
 
 
 def import_values(draft: Draft) -> None:
+    """Take over what means the same."""
     for name, path in _DIRECT.items():
         if name not in draft.settings:
             continue
         value = draft.take(name)
         if not value and name in _NOT_EMPTY:
             continue
-        reading = _reading(draft, name, value)
-        if reading is None:
+        _, setting = find_setting(ServeSettings, tuple(path.split(".")), {})
+        assert setting is not None, path
+        try:
+            reading = fit(setting, value)
+        except ValueError as error:
+            draft.note(name, f"{error}: left at the default")
             continue
         table, _, key = path.rpartition(".")
         draft.table(f"[{table}]" if table else "").set(key, reading, f"{name} = {value}")
-
-
-def _reading(draft: Draft, name: str, value: str) -> object:
-    """The value as it is written here; None where it cannot be."""
-    if value in _FLAGS and name not in {"hostname", "login_greeting"}:
-        return _FLAGS[value]
-    if name in _NUMBERS:
-        if value.isdecimal() and (int(value) > 0 or name.startswith("last")):
-            return int(value)
-        draft.note(name, f"{value!r} is no number that is allowed here: left at the default")
-        return None
-    if name == "lmtp_hdr_delivery_address" and value not in {"final", "original", "none"}:
-        draft.note(name, f"{value!r} is not known here: left at 'final'")
-        return None
-    if name == "auth_username_format":
-        return draft.with_variables(name, value)
-    if name in {"auth_username_chars", "recipient_delimiter"} and not re.fullmatch(
-        r"[!-~]*", value
-    ):
-        draft.note(name, "only printable ASCII is allowed here: left at the default")
-        return None
-    if name == "recipient_delimiter" and re.search(r"[A-Za-z0-9@]", value):
-        draft.note(name, "letters, digits and '@' delimit nothing here: left at the default")
-        return None
-    if name == "login_greeting" and not (value.isascii() and value.isprintable()):
-        draft.note(name, "only printable ASCII is allowed here: left at the default")
-        return None
-    if name == "lda_original_recipient_header" and not re.fullmatch(r"[!-9;-~]*", value):
-        draft.note(name, f"{value!r} is no name of a header field")
-        return None
-    if name == "hostname" and not re.fullmatch(
-        r"[A-Za-z0-9_]([A-Za-z0-9._\-]{0,253}[A-Za-z0-9_])?", value
-    ):
-        draft.note(name, f"{value!r} is no name of a host: this machine's is taken")
-        return None
-    return value
 
 
 def import_near_values(draft: Draft) -> None:

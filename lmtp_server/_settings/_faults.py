@@ -37,15 +37,9 @@ def tell(error: ValidationError, root: type[Table], given: Given) -> list[str]:
         place = given.place(path)
         file, _, line = place.rpartition(":")
         order = (file, int(line)) if file and line.isdecimal() else ("\U0010ffff", number)
-        told.append(
-            (
-                order,
-                number,
-                f"{place}: {show_path(path)}: {text}"
-                if file
-                else f"{place or show_path(path)}: {text}",
-            )
-        )
+        # A flag and a variable say by themselves which setting they are.
+        where = f"{place}: {show_path(path)}" if file else place or show_path(path)
+        told.append((order, number, f"{where}: {text}"))
     return [text for _, _, text in sorted(told)]
 
 
@@ -120,15 +114,15 @@ def _unknown(path: Path, root: type[Table], given: Given) -> str:
     name = str(path[-1])
     table, _ = find_setting(root, path[:-1], given.values)
     names = list(settings_of(table))
-    near = difflib.get_close_matches(name.replace("-", "_").lower(), names, _NEAR)
-    if near:
-        return f"there is no such setting; is it {' or '.join(near)}?"
     known = hint(name, root)
     if known:
         return f"there is no such setting; {known}"
     elsewhere = [each for each in _all_paths(root) if each.rpartition(".")[2] == name]
     if elsewhere:
         return f"there is no such setting here; is it {' or '.join(elsewhere[:_NEAR])}?"
+    near = difflib.get_close_matches(name.replace("-", "_").lower(), names, _NEAR)
+    if near:
+        return f"there is no such setting; is it {' or '.join(near)}?"
     return f"there is no such setting; those there are: {', '.join(sorted(names))}"
 
 

@@ -8,11 +8,9 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from pydantic import TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
-
+from ._fit import fit
 from ._positions import Path, find_lines
 from ._table import Table, find_setting
 
@@ -22,7 +20,6 @@ CONFIG: Final = PREFIX + "CONFIG"
 _KUBERNETES: Final = re.compile(
     PREFIX + r"(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT(?:_[0-9]+_TCP(?:_[A-Z]+)?)?)"
 )
-_BOOLS: Final = {"yes": True, "no": False}
 # Largest settings file, in octets.
 _LARGEST: Final = 16 << 20
 
@@ -89,58 +86,47 @@ def read_flags(table: type[Table], flags: Mapping[str, object], given: Given) ->
 def _put(table: type[Table], path: Path, value: object, place: str, given: Given) -> None:
     _, setting = find_setting(table, path, given.values)
     if setting is not None and isinstance(value, str):
-        value = _fitting(setting.field, value)
-    here: Any = given.values
-    for key, following in zip(path, [*path[1:], None], strict=True):
-        if isinstance(here, dict) and isinstance(key, str):
-            if following is None:
-                here[key] = value
-            elif not isinstance(here.get(key), dict | list):
-                here[key] = [] if isinstance(following, int) else {}
-        elif isinstance(here, list) and isinstance(key, int) and key <= len(here):
-            if key == len(here):
-                here.append({})
-            if following is None:
-                here[key] = value
-            elif not isinstance(here[key], dict | list):
-                here[key] = {}
-        else:
-            given.faults.append(
-                f"{place}: there is nothing to set there; items of a list count from 0,"
-                " without a gap"
-            )
-            return
-        here = here[key]
-    for end in range(1, len(path)):
-        given.places.setdefault(path[:end], place)
-    # Nothing of what stood there before is left.
+        try:
+            value = fit(setting, value)
+        except ValueError:
+            # It is found to be wrong with the others.
+            pass
+    # What stood there before is gone, but for the tables and lists that lead there.
     for old in [old for old in given.places if old[: len(path)] == path]:
         del given.places[old]
-    given.places[path] = place
+    here: Any = given.values
+    for number, key in enumerate(path[:-1], 1):
+        inner = _inner(here, key)
+        if not isinstance(inner, dict | list):
+            inner = [] if isinstance(path[number], int) else {}
+            given.places[path[:number]] = place
+            if not _set(here, key, inner):
+                break
+        here = inner
+    else:
+        given.places[path] = place
+        if _set(here, path[-1], value):
+            return
+    given.faults.append(
+        f"{place}: there is nothing to set there; items of a list count from 0, without a gap"
+    )
 
 
-def _fitting(field: FieldInfo, text: str) -> object:
-    """`text` as the kind of value that the field takes; itself if it is of none."""
-    kind: Any = field.annotation
-    if field.metadata:
-        kind = Annotated[(kind, *field.metadata)]
-    adapter: TypeAdapter[object] = TypeAdapter(kind)
-    for value in _readings(text):
-        try:
-            adapter.validate_python(value, strict=True)
-        except ValidationError:
-            continue
-        return value
-    return text
-
-
-def _readings(text: str) -> list[object]:
-    readings: list[object] = [text]
-    if text.lower() in _BOOLS:
-        readings.append(_BOOLS[text.lower()])
+def _inner(here: Any, key: str | int) -> object:
+    """What stands under the key, None if nothing does."""
     try:
-        readings.append(tomllib.loads(f"value = {text}")["value"])
-    except (tomllib.TOMLDecodeError, RecursionError, KeyError):
-        pass
-    readings.append([item.strip() for item in text.split(",")] if text else [])
-    return readings
+        inner: object = here[key]
+    except (LookupError, TypeError):
+        return None
+    return inner
+
+
+def _set(here: Any, key: str | int, value: object) -> bool:
+    """Put a value there; whether there is such a place."""
+    if isinstance(here, dict) and isinstance(key, str):
+        here[key] = value
+        return True
+    if isinstance(here, list) and isinstance(key, int) and key <= len(here):
+        here[key : key + 1] = [value]
+        return True
+    return False

@@ -12,7 +12,7 @@ import stat
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import PurePosixPath
 from typing import Final
@@ -63,6 +63,8 @@ class ValidIds:
 class Located:
     """A user, and where its mail goes."""
 
+    user: str
+    """The name that was looked up, and finds the user again; the entry may have another."""
     entry: UserEntry
     maildir: PurePosixPath
     """Absolute; what leads to a home or to the root of the templates has no links in it."""
@@ -154,7 +156,7 @@ class Users:
             return _failed(address, user, error)
         if maildir is None:
             return partial(self._find, address, user, detail)
-        return Located(entry=entry, maildir=maildir, detail=detail)
+        return Located(user=user, entry=entry, maildir=maildir, detail=detail)
 
     def _find(self, address: Address, user: str, detail: str) -> Found:
         try:
@@ -163,7 +165,7 @@ class Users:
             return _failed(address, user, error)
         if isinstance(found, NotFound):
             return _unknown(address, user)
-        return Located(entry=found.entry, maildir=found.maildir, detail=detail)
+        return replace(found, detail=detail)
 
     def lookup(self, user: str) -> Located | NotFound:
         """The user of that name; may block. Raises DirectoryError and UserError."""
@@ -173,7 +175,7 @@ class Users:
             return entry
         maildir = self._maildir(entry, may_block=True)
         assert maildir is not None
-        return Located(entry=entry, maildir=maildir)
+        return Located(user=name or user, entry=entry, maildir=maildir)
 
     def _maildir(self, entry: UserEntry, *, may_block: bool) -> PurePosixPath | None:
         """Where the user's mail goes; None if its home has to be looked at. Raises UserError."""

@@ -84,12 +84,17 @@ def test_each_users_mail_is_its_own_and_root_reads_no_network(
     with (site.path / "passwd").open("a") as passwd:
         passwd.write(f"low:x:100:100::{site.path}::\n")
         passwd.write(f"nouid:x:::::{site.path}::\n")
+        passwd.write(
+            f"renamed:x:{FIRST_UID}:{FIRST_UID}::{site.maildir('u0').parent}::user=elsewho\n"
+        )
     settings = f'network_user = "{NETWORK_USER}"\nmail = "~/Maildir"\n' + SETTINGS + USERDB
     daemon = Daemon(site, settings)
     daemons.append(daemon)
     address, _ = daemon.addresses(2)
     assert codes(address, "u0", "u1+sub", "u2") == ["250"] * 3
     assert codes(f"unix:{site.path}/lmtp.sock", "u0") == ["250"]
+    # The directory calls this one by another name, which it does not know.
+    assert codes(address, "renamed") == ["250"]
     daemon.check(root=1, others=str(NETWORK_UID_OF_USER))
     for number in range(3):
         uid = FIRST_UID + number

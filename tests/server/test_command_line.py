@@ -13,7 +13,10 @@ from tests.server._program import run
 HEAVY = {"asyncio", "gevent", "pydantic", "uvloop", "logging", "mailstore", "lmtp_proto"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["send", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["serve", "--help"], ["send", "--help"], ["config", "check", "--help"]],
+)
 def test_help_loads_nothing_heavy(arguments: list[str], folder: Path) -> None:
     program = (
         "import json, sys; from lmtp_server.__main__ import main; "
@@ -46,6 +49,9 @@ def test_version(folder: Path) -> None:
         (["serve", "--listen"], "--listen"),
         (["serve", "--work", "2"], "'--work'"),
         (["serve", "file"], "'file'"),
+        (["config"], "ACTION"),
+        (["config", "chekc"], "'chekc'"),
+        (["config", "check", "--nonsense"], "'--nonsense'"),
         (["send"], "--to, --from, --rcpt, FILE"),
         (["send", "--to", "127.0.0.1:24", "--from", "a@b", "FILE"], "--rcpt"),
     ],
@@ -60,10 +66,11 @@ def test_usage_errors(arguments: list[str], fault: str, folder: Path) -> None:
     assert not list(folder.iterdir())
 
 
-def test_without_pydantic_serve_says_what_to_install(folder: Path) -> None:
+@pytest.mark.parametrize("arguments", [["serve"], ["config", "check"]])
+def test_without_pydantic_it_says_what_to_install(arguments: list[str], folder: Path) -> None:
     program = (
         "import sys; sys.modules['pydantic'] = None; "
-        "from lmtp_server.__main__ import main; sys.exit(main(['serve']))"
+        f"from lmtp_server.__main__ import main; sys.exit(main({arguments!r}))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=folder, capture_output=True, check=False, text=True

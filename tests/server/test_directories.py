@@ -226,7 +226,7 @@ def test_answers_are_kept_for_a_while_and_failures_never() -> None:
 
 
 @pytest.mark.parametrize("answer", [{"home": "/h"}, DirectoryError("down"), RuntimeError("bug")])
-def test_a_thousand_who_ask_at_once_make_one_lookup(answer: Fields | Exception) -> None:
+def test_many_who_ask_at_once_make_one_lookup(answer: Fields | Exception) -> None:
     asked = threading.Event()
     go_on = threading.Event()
 

@@ -38,14 +38,14 @@ def test_all_faults_of_flags_and_file_at_once(folder: Path) -> None:
 
     expected = {
         "'--nonsense'": "no argument",
-        "--workers: 0": "from 1 to 1024",
+        "--workers: '0'": "from 1 to 1024",
         "--drain: 'soon'": "seconds from 0",
         "--runtime: 'twisted'": "asyncio, uvloop, gevent or blocking",
         "--recipient-delimiter: 'x'": "punctuation",
-        "s.toml: hostname: 'a b'": "the name of a host",
-        "s.toml: wrokers: ": "workers",
-        "s.toml: mail: '/srv/mail'": "{user}",
-        "s.toml: listen[1]: 'nowhere'": "HOST:PORT",
+        "s.toml:1: hostname: 'a b'": "the name of a host",
+        "s.toml:2: wrokers: ": "workers",
+        "s.toml:3: mail: '/srv/mail'": "{user}",
+        "s.toml:4: listen[1]: 'nowhere'": "HOST:PORT",
     }
     assert len(faults) == len(expected)
     for start, allowed in expected.items():
@@ -83,15 +83,15 @@ def test_bad_values_are_told_by_flag_and_value(arguments: tuple[str, str], folde
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ('workers = "2"', "s.toml: workers: '2'"),
-        ("workers = true", "s.toml: workers: True"),
-        ("workers = 2.0", "s.toml: workers: 2.0"),
-        ("mail = 1", "s.toml: mail: 1"),
-        ('listen = "127.0.0.1:0"', "s.toml: listen: '127.0.0.1:0'"),
-        ("listen = []", "s.toml: listen: []"),
-        ("listen = [24]", "s.toml: listen[0]: 24"),
-        ("[server]\nworkers = 1", "s.toml: server: "),
-        ("recipient-delimiter = '+'", "s.toml: recipient-delimiter: "),
+        ('workers = "2"', "s.toml:1: workers: '2'"),
+        ("workers = true", "s.toml:1: workers: True"),
+        ("workers = 2.0", "s.toml:1: workers: 2.0"),
+        ("mail = 1", "s.toml:1: mail: 1"),
+        ('listen = "127.0.0.1:0"', "s.toml:1: listen: '127.0.0.1:0'"),
+        ("listen = []", "s.toml:1: listen: []"),
+        ("listen = [24]", "s.toml:1: listen[0]: 24"),
+        ("[server]\nworkers = 1", "s.toml:1: server: "),
+        ("recipient-delimiter = '+'", "s.toml:1: recipient-delimiter: "),
     ],
 )
 def test_bad_values_are_told_by_file_and_key(text: str, place: str, folder: Path) -> None:
