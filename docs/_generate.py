@@ -443,7 +443,7 @@ exit code is 78.
 
 ```text
 lmtp-server: lmtp.toml:3: listener[0].tls: 'on' is not allowed; allowed is off, starttls or implicit
-lmtp-server: lmtp.toml:7: wrokers: there is no such setting; is it workers or worker?
+lmtp-server: lmtp.toml:8: trace.recieved: there is no such setting; is it received?
 ```
 
 `lmtp-server config check` says the same without starting anything, `lmtp-server config show`

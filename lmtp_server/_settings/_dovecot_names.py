@@ -88,6 +88,7 @@ WITHOUT: Final[Mapping[str, str]] = {
     "quota_storage_percentage": "write the limit itself in `quota.rules`",
     "quota_storage_extra": "write a rule for the folder in `quota.rules`",
     "quota_message_percentage": "write the limit itself in `quota.rules`",
+    "quota_message_count": "write it in `quota.rules`: `*:messages=1000`",
     "quota_enforce": "a quota is always enforced",
     "quota_ignore": "a rule `FOLDER:ignore` in `quota.rules`",
     "quota_hidden": "the quota is shown to nobody",
