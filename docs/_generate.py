@@ -15,9 +15,10 @@ from typing import Final, TypedDict, cast
 
 _DOCS: Final = Path(__file__).parent
 # The protocol is read from this tree, whatever is installed.
-sys.path.insert(0, str(_DOCS.parent))
+sys.path[:0] = [str(_DOCS.parent), str(_DOCS.parent / "adapters")]
 
 from lmtp_proto import TRANSITIONS, State, Verb  # noqa: E402  - behind the path
+from lmtp_server._settings import describe_dovecot, describe_settings  # noqa: E402
 
 _GENERATED: Final = "<!-- Written by docs/_generate.py; do not edit. -->"
 # Moves that no command causes.
@@ -430,12 +431,96 @@ def dovecot_differences() -> str:
     return "\n".join(lines)
 
 
+# --- the settings --------------------------------------------------------------------------------
+
+_SETTINGS: Final = """\
+# Settings
+
+`lmtp-server` reads one TOML file, which `--config FILE` or the variable `LMTP_SERVER_CONFIG`
+names. All has a default: without a file it serves `./mail`. What is wrong is told all at once, a
+line for each fault with file, line, key and what is allowed; then nothing is started, and the
+exit code is 78.
+
+```text
+lmtp-server: lmtp.toml:3: listener[0].tls: 'on' is not allowed; allowed is off, starttls or implicit
+lmtp-server: lmtp.toml:8: trace.recieved: there is no such setting; is it received?
+```
+
+`lmtp-server config check` says the same without starting anything, `lmtp-server config show`
+prints what is in effect, with `--diff` what differs from the defaults, and [`lmtp-server config
+import-dovecot`](#from-dovecot) makes a file of Dovecot's settings.
+
+Sizes are octets, or texts with K, M, G, T such as `"50M"`. Times are seconds, or texts such as
+`"5m"`, `"1h"`. Paths may be relative to where the server is started.
+
+## Environment
+
+`LMTP_SERVER_` and a key in upper case sets it, over the file; a flag of `serve` wins over both.
+`__` stands between the levels, items of lists count from 0: `LMTP_SERVER_QUOTA__GRACE=5%`,
+`LMTP_SERVER_LISTENER__0__MODE=0600`. A list is written as in TOML, or with commas:
+`LMTP_SERVER_LISTEN=127.0.0.1:24,unix:/run/lmtp`. A variable with a name that is unknown is a
+fault, too; those that Kubernetes sets for a service called `lmtp-server` are left alone.
+
+## Secrets
+
+A setting that is a secret can be read from elsewhere: `url = { file = "/run/secrets/redis" }`, or
+`url = { credential = "redis" }` for one of systemd's (`LoadCredential=`). It is one line. No
+fault repeats a secret, and `config show` shows where it comes from or leaves it out.
+"""
+
+_FROM_DOVECOT: Final = """\
+## From Dovecot
+
+```sh
+doveconf -nP | lmtp-server config import-dovecot > lmtp.toml
+lmtp-server config check --config lmtp.toml
+```
+
+It reads what `doveconf` of Dovecot 2.3 or 2.4 writes; without `-P` the path of the TLS key is
+hidden, and the file is made without TLS. Each setting in the file has a comment that says where
+it comes from. What was not taken over is told on standard error, with what to do. Users of
+databases that are not known here, as SQL, are not refused: then all addresses are taken, and you
+are told.
+
+Where Dovecot's settings are here, or why they are not:
+"""
+
+
+def _cell_of(text: str) -> str:
+    return text.replace("\n", " ")
+
+
+def settings() -> str:
+    """The page of the settings."""
+    lines = [_GENERATED, "", _SETTINGS]
+    for page in describe_settings():
+        lines += [f"## {page.header or 'Top level'}", "", page.about, ""]
+        if page.rows:
+            lines += ["| key | meaning | allowed | default | Dovecot |", "|---|---|---|---|---|"]
+            lines += [
+                _row(
+                    f"`{row.key}`",
+                    _cell_of(row.meaning),
+                    _cell_of(row.allowed),
+                    _cell_of(row.default),
+                    ", ".join(f"`{name}`" for name in row.dovecot),
+                )
+                for row in page.rows
+            ]
+            lines.append("")
+    lines += [_FROM_DOVECOT, "| Dovecot | here |", "|---|---|"]
+    lines += [_row(f"`{name}`", text) for name, text in describe_dovecot()]
+    lines.append("")
+    return "\n".join(lines)
+
+
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "state-machine.md": state_machine,
     "state-machine.svg": diagram,
     "rfc-coverage.md": rfc_coverage,
     "conformance.md": conformance,
     "dovecot-differences.md": dovecot_differences,
+    "settings.md": settings,
 }
 """The files that are written, and what is written into them."""
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 
 from lmtp_proto import Recipient, Reply
-from mailstore import FolderOptions
 
 from ._components import make_users
 from ._privileges import (
@@ -69,10 +68,10 @@ def broker_options(settings: ServeSettings) -> BrokerOptions:
     return BrokerOptions(
         agent=AgentOptions(
             hostname=settings.hostname,
-            folders=FolderOptions(
-                autocreate=settings.mailbox_autocreate,
-                autosubscribe=settings.mailbox_autosubscribe,
-            ),
+            sync=settings.sync,
+            line_ending=settings.line_ending,
+            folders=settings.folders,
+            trace=settings.trace.options,
         ),
         valid_ids=valid_ids(settings),
         confinement=Confinement(execute=bool(settings.quota.warnings)),

@@ -151,9 +151,10 @@ def make_store(
         folders=settings.folders,
         # Below the mail root a spooled message lies on the file system it goes to.
         spool_directory=settings.spool_directory
-        or (root if root != "/" else tempfile.gettempdir()),
+        or (None if root != "/" else tempfile.gettempdir()),
         spool_threshold=settings.spool_threshold,
         trace=settings.trace.options if trace is None else trace,
+        hard_links=settings.hard_links,
     )
 
 

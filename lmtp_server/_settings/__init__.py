@@ -9,6 +9,7 @@ from ._dovecot_import import Imported, import_doveconf
 from ._faults import SettingsError
 from ._listener import ListenerTable
 from ._read import read_settings
+from ._reference import describe_dovecot, describe_settings
 from ._show import show_settings
 from ._top import ServeSettings
 
@@ -18,6 +19,8 @@ __all__ = [
     "ListenerTable",
     "ServeSettings",
     "SettingsError",
+    "describe_dovecot",
+    "describe_settings",
     "import_doveconf",
     "read_settings",
     "show_settings",

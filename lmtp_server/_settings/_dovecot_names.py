@@ -45,7 +45,6 @@ WITHOUT: Final[Mapping[str, str]] = {
     "mail_privileged_group": "Maildirs need none: it is for lock files beside an mbox",
     "valid_chroot_dirs": "users have no chroot",
     "mail_chroot": "users have no chroot",
-    "maildir_copy_with_hardlinks": "each recipient's copy has fields of its own in front",
     "maildir_very_dirty_syncs": _INDEXES,
     "maildir_broken_filename_sizes": "sizes in file names are written, not read",
     "maildir_empty_new": "new mail goes to new/, always",
@@ -58,6 +57,7 @@ WITHOUT: Final[Mapping[str, str]] = {
     "mail_attachment_min_size": "attachments stay in their messages",
     "mailbox_list_layout": "always Maildir++",
     "mail_driver": "always maildir",
+    "mailbox: auto": "the IMAP server makes the mailboxes that users are to have",
     # Service and listeners.
     "reuse_port": "workers share one socket, so that no connection is dropped with a worker",
     "process_limit": "`workers` is the number of processes, `limits.total_client_limit` the bound",
@@ -88,6 +88,7 @@ WITHOUT: Final[Mapping[str, str]] = {
     "quota_storage_percentage": "write the limit itself in `quota.rules`",
     "quota_storage_extra": "write a rule for the folder in `quota.rules`",
     "quota_message_percentage": "write the limit itself in `quota.rules`",
+    "quota_message_count": "write it in `quota.rules`: `*:messages=1000`",
     "quota_enforce": "a quota is always enforced",
     "quota_ignore": "a rule `FOLDER:ignore` in `quota.rules`",
     "quota_hidden": "the quota is shown to nobody",
@@ -103,9 +104,8 @@ WITHOUT: Final[Mapping[str, str]] = {
 def named_by_dovecot(root: type[Table]) -> Iterator[tuple[str, str]]:
     """Dovecot's names of our settings, with the paths of these."""
     for name, setting in settings_of(root).items():
-        for word in setting.about.dovecot.split(", "):
-            if word:
-                yield word, name
+        for word in setting.about.dovecot:
+            yield word, name
         for table in setting.tables:
             for word, below in named_by_dovecot(table):
                 yield word, f"{name}.{below}"

@@ -63,7 +63,7 @@ def import_near_values(draft: Draft) -> None:
                 "mail_fsync", "always: all that a delivery writes is synced by optimized, too"
             )
     workarounds = draft.take("lmtp_client_workarounds").replace(",", " ").split()
-    draft.seen.add("haproxy_timeout")
+    draft.seen |= {"haproxy_timeout", "maildir_copy_with_hardlinks"}
     known = [word for word in workarounds if word in {"whitespace-before-path", "mailbox-for-path"}]
     limits = draft.table("[limits]")
     limits.set(

@@ -49,7 +49,7 @@ class LimitsTable(Table):
         About(meaning="at which a message has to come, on average; 0: any"),
     ] = _DEFAULT.content_rate
     handshake_timeout: Annotated[
-        Timeout, About(meaning="for TLS handshakes and PROXY headers", dovecot="haproxy_timeout")
+        Timeout, About(meaning="for TLS handshakes and PROXY headers", dovecot=("haproxy_timeout",))
     ] = _DEFAULT.handshake_timeout
     write_timeout: Annotated[Timeout, About(meaning="for the client to read its replies")] = (
         _DEFAULT.write_timeout
@@ -59,7 +59,7 @@ class LimitsTable(Table):
         *count(1, _MOST),
         About(
             meaning="connections of one worker; the next is told 421",
-            dovecot="service lmtp: client_limit",
+            dovecot=("service lmtp: client_limit",),
         ),
     ] = 1000
     total_client_limit: Annotated[
@@ -73,7 +73,9 @@ class LimitsTable(Table):
             "a list of whitespace-before-path (spaces in `FROM: <a@b>`), mailbox-for-path (no"
             " angle brackets), missing-domain"
         ),
-        About(meaning="faults of clients that are overlooked", dovecot="lmtp_client_workarounds"),
+        About(
+            meaning="faults of clients that are overlooked", dovecot=("lmtp_client_workarounds",)
+        ),
     ] = Field(default_factory=list)
 
     @property

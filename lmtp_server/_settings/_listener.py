@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from ._table import About, Allowed, Table, TableFault
-from ._types import Address, FileMode, Group, Mode, Networks, Path, Text, User, count
+from ._types import Address, FileMode, Group, Mode, Networks, Path, User, count
 
 _MOST = 1 << 31
 
@@ -18,29 +18,28 @@ class ListenerTable(Table):
         About(
             meaning="where: a TCP port, a UNIX socket, or sockets that systemd hands over, those of"
             " one name or all",
-            dovecot="inet_listener (address, port), unix_listener",
+            dovecot=("inet_listener: address", "inet_listener: port", "unix_listener"),
         ),
     ]
-    name: Annotated[Text, About(meaning="for logs and metrics")] = ""
     mode: Annotated[
         FileMode,
         About(
             meaning="of a UNIX socket's file: who may write to it may deliver",
-            dovecot="unix_listener: mode",
+            dovecot=("unix_listener: mode",),
         ),
     ] = Mode(0o666)
     user: Annotated[
-        User | None, About(meaning="the owner of that file", dovecot="unix_listener: user")
+        User | None, About(meaning="the owner of that file", dovecot=("unix_listener: user",))
     ] = None
     group: Annotated[
-        Group | None, About(meaning="the group of that file", dovecot="unix_listener: group")
+        Group | None, About(meaning="the group of that file", dovecot=("unix_listener: group",))
     ] = None
     tls: Annotated[
         Literal["off", "starttls", "implicit"],
         Allowed("off, starttls or implicit"),
         About(
             meaning="none, when the client asks for it, or from the first octet",
-            dovecot="ssl, inet_listener: ssl",
+            dovecot=("ssl", "inet_listener: ssl"),
         ),
     ] = "off"
     certificate: Annotated[Path | None, About(meaning="as in `[tls]`, in place of that one")] = None
@@ -50,14 +49,14 @@ class ListenerTable(Table):
         About(
             meaning="whose connections begin with a PROXY header; on a UNIX socket, everybody's if"
             " there is any",
-            dovecot="inet_listener: haproxy, haproxy_trusted_networks",
+            dovecot=("inet_listener: haproxy", "haproxy_trusted_networks"),
         ),
     ] = Field(default_factory=list)
     trusted_networks: Annotated[
         Networks,
         About(
             meaning="who may speak for others: XCLIENT, XFORWARD, XRCPTFORWARD",
-            dovecot="login_trusted_networks",
+            dovecot=("login_trusted_networks",),
         ),
     ] = Field(default_factory=list)
     client_limit: Annotated[

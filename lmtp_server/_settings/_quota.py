@@ -28,7 +28,7 @@ class QuotaWarningTable(Table):
     at: Annotated[
         str,
         Allowed("such as 'storage=95%' when it is reached, '-storage=95%' when it is left"),
-        About(meaning="the threshold", dovecot="quota_warning"),
+        About(meaning="the threshold", dovecot=("quota_warning",)),
     ]
     command: Annotated[
         list[str],
@@ -56,7 +56,7 @@ class QuotaTable(Table):
         About(
             meaning="the limits; the first is `quota_rule`, the second `quota_rule2`, ...: that"
             " of a userdb replaces the one with its number",
-            dovecot="quota_rule, quota_storage_size",
+            dovecot=("quota_rule", "quota_storage_size"),
         ),
     ] = Field(default_factory=list)
     grace: Annotated[
@@ -65,33 +65,33 @@ class QuotaTable(Table):
         Allowed("a size such as '10M' or a percentage such as '10%'"),
         About(
             meaning="how far the message that fills the mailbox may go beyond",
-            dovecot="quota_grace, quota_storage_grace",
+            dovecot=("quota_grace", "quota_storage_grace"),
         ),
     ] = "10%"
     max_mail_size: Annotated[
         Size,
         About(
             meaning="octets of the largest message, 0 for any",
-            dovecot="quota_max_mail_size, quota_mail_size",
+            dovecot=("quota_max_mail_size", "quota_mail_size"),
         ),
     ] = 0
     full_tempfail: Annotated[
         Flag,
         About(
             meaning="answer a full mailbox 452, for the client to try again, in place of 552",
-            dovecot="quota_full_tempfail",
+            dovecot=("quota_full_tempfail",),
         ),
     ] = False
     exceeded_message: Annotated[
         ReplyText,
-        About(meaning="the text of that reply", dovecot="quota_exceeded_message"),
+        About(meaning="the text of that reply", dovecot=("quota_exceeded_message",)),
     ] = _DEFAULT.exceeded_message
     backend: Annotated[
         Literal["maildirsize", "redis"],
         Allowed("maildirsize or redis"),
         About(
             meaning="where is counted: in each Maildir, or in Redis or Valkey",
-            dovecot="quota = maildir:, dict:...:redis:, quota_driver",
+            dovecot=("quota = maildir:", "dict:...:redis:", "quota_driver"),
         ),
     ] = "maildirsize"
     url: Annotated[
@@ -105,7 +105,7 @@ class QuotaTable(Table):
     warnings: Annotated[
         list[QuotaWarningTable],
         Allowed("tables [[quota.warnings]]"),
-        About(meaning="programs to run at thresholds", dovecot="quota_warning"),
+        About(meaning="programs to run at thresholds", dovecot=("quota_warning",)),
     ] = Field(default_factory=list)
 
     def policy(self, rules: tuple[str, ...]) -> QuotaPolicy:

@@ -23,7 +23,7 @@ def _table(table: Table, name: str, *, diff: bool) -> Iterator[str]:
     for key, setting in settings_of(type(table)).items():
         value = getattr(table, key)
         default = setting.field.get_default(call_default_factory=True)
-        if diff and default is not PydanticUndefined and _plain(value) == _plain(default):
+        if diff and default is not PydanticUndefined and plain(value) == plain(default):
             continue
         path = f"{name}.{key}" if name else key
         if setting.tables:
@@ -33,7 +33,7 @@ def _table(table: Table, name: str, *, diff: bool) -> Iterator[str]:
         elif isinstance(value, Secret) and value.source is None:
             yield f"# {key} is a secret, which is not shown"
         else:
-            yield f"{toml_key(key)} = {toml_value(_plain(value))}"
+            yield f"{toml_key(key)} = {toml_value(plain(value))}"
     yield from below
 
 
@@ -51,16 +51,16 @@ def _tables(setting: Setting, value: object, path: str, *, diff: bool) -> Iterat
             yield from ("", f"[{name}]", *_table(item, name, diff=diff))
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """A value as TOML has it; what TOML has not stays."""
     if value is None or isinstance(value, Table):
         return value
     if isinstance(value, Secret):
         return value.source
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if type(value) in (bool, int, float, str):
         return value
     return str(value)

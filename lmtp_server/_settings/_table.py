@@ -24,11 +24,11 @@ class Allowed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
-    """What a setting means. `dovecot` is what Dovecot calls it, 2.3 and 2.4 if they differ;
-    `default` describes a default that depends on the machine."""
+    """What a setting means. `dovecot` are Dovecot's names for it; `default` describes a default
+    that depends on the machine."""
 
     meaning: str
-    dovecot: str = ""
+    dovecot: tuple[str, ...] = ()
     default: str = ""
 
 
@@ -61,8 +61,9 @@ class Setting:
 
     @property
     def allowed(self) -> str:
-        """What it may be. Of several texts the first is the most special."""
-        texts = [one.text for one in self.field.metadata if isinstance(one, Allowed)]
+        """What it may be. Of several texts the last is the most special."""
+        metadata = [*_metadata(self.field.annotation), *self.field.metadata]
+        texts = [one.text for one in metadata if isinstance(one, Allowed)]
         return texts[-1] if texts else "a table"
 
     @property
@@ -138,6 +139,17 @@ def _parts(annotation: object) -> Iterator[object]:
             yield from _parts(part)
     else:
         yield annotation
+
+
+def _metadata(annotation: object) -> Iterator[object]:
+    """What is said of the parts of a union."""
+    if get_origin(annotation) is Annotated:
+        inner, *said = get_args(annotation)
+        yield from _metadata(inner)
+        yield from said
+    elif get_origin(annotation) in _UNIONS:
+        for part in get_args(annotation):
+            yield from _metadata(part)
 
 
 def _tables(annotation: object) -> Iterator[type[Table]]:

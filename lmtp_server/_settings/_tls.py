@@ -26,39 +26,39 @@ class TlsTable(Table):
         Path | None,
         About(
             meaning="the file with the certificate and those above it, in PEM",
-            dovecot="ssl_cert, ssl_server_cert_file",
+            dovecot=("ssl_cert", "ssl_server_cert_file"),
         ),
     ] = None
     key: Annotated[
         Path | None,
         About(
             meaning="the file with its key; unset: it is in that of the certificate",
-            dovecot="ssl_key, ssl_server_key_file",
+            dovecot=("ssl_key", "ssl_server_key_file"),
         ),
     ] = None
     minimum_version: Annotated[
         Literal["TLSv1.2", "TLSv1.3"],
         Allowed("TLSv1.2 or TLSv1.3"),
-        About(meaning="the oldest version that is spoken", dovecot="ssl_min_protocol"),
+        About(meaning="the oldest version that is spoken", dovecot=("ssl_min_protocol",)),
     ] = "TLSv1.2"
     client_ca: Annotated[
         Path | None,
         About(
             meaning="the certificates that clients' must come from",
-            dovecot="ssl_ca, ssl_server_ca_file",
+            dovecot=("ssl_ca", "ssl_server_ca_file"),
         ),
     ] = None
     verify: Annotated[
         Flag,
         About(
             meaning="whether a client must show a certificate",
-            dovecot="ssl_verify_client_cert, ssl_server_request_client_cert",
+            dovecot=("ssl_verify_client_cert", "ssl_server_request_client_cert"),
         ),
     ] = False
     sni: Annotated[
         dict[Hostname, CertificateTable],
         Allowed('tables [tls.sni."NAME"]'),
-        About(meaning="certificates for clients that ask for a name", dovecot="local_name"),
+        About(meaning="certificates for clients that ask for a name", dovecot=("local_name",)),
     ] = Field(default_factory=dict)
 
     @model_validator(mode="after")

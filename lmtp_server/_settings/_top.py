@@ -43,19 +43,19 @@ class ServeSettings(Table):
         Hostname,
         About(
             meaning="the server's name in its greeting, in `Received` and in file names",
-            dovecot="hostname",
+            dovecot=("hostname",),
             default="the machine's name",
         ),
     ] = Field(default_factory=own_name)
     greeting: Annotated[
         ReplyText,
-        About(meaning="what the greeting says behind the name", dovecot="login_greeting"),
+        About(meaning="what the greeting says behind the name", dovecot=("login_greeting",)),
     ] = "LMTP ready"
     base_dir: Annotated[
         Path | None,
         About(
             meaning="where the server has its socket `lmtp` if nothing says where to listen",
-            dovecot="base_dir",
+            dovecot=("base_dir",),
         ),
     ] = None
     listen: Annotated[
@@ -67,7 +67,7 @@ class ServeSettings(Table):
         ),
         About(
             meaning="where to listen, beside the `[[listener]]`s",
-            dovecot="listen",
+            dovecot=("listen",),
             default="if there is no `[[listener]]`: `unix:BASE_DIR/lmtp` or, without `base_dir`,"
             " `127.0.0.1:2424` and `unix:./lmtp.sock`",
         ),
@@ -76,7 +76,7 @@ class ServeSettings(Table):
         Template,
         About(
             meaning="the path of each user's Maildir, unless a userdb names another",
-            dovecot="mail_location, mail_path",
+            dovecot=("mail_location", "mail_path"),
         ),
     ] = MailTemplate("./mail/{domain}/{user}")
     runtime: Annotated[
@@ -91,7 +91,7 @@ class ServeSettings(Table):
         *count(1, 1024),
         About(
             meaning="number of worker processes",
-            dovecot="service lmtp: process_min_avail",
+            dovecot=("service lmtp: process_min_avail",),
             default="one for each CPU",
         ),
     ] = Field(default_factory=lambda: len(os.sched_getaffinity(0)))
@@ -104,7 +104,7 @@ class ServeSettings(Table):
         Allowed("a text of punctuation characters except '@', or none"),
         About(
             meaning="each of these characters ends the user's name in a local part",
-            dovecot="recipient_delimiter",
+            dovecot=("recipient_delimiter",),
         ),
     ] = "+"
     auth_username_format: Annotated[
@@ -112,7 +112,7 @@ class ServeSettings(Table):
         About(
             meaning="the user's name, made of the recipient without the detail; `%Ln` is without"
             " the domain",
-            dovecot="auth_username_format",
+            dovecot=("auth_username_format",),
         ),
     ] = "%Lu"
     auth_username_chars: Annotated[
@@ -121,25 +121,25 @@ class ServeSettings(Table):
         Allowed("a text of printable ASCII characters; none: all"),
         About(
             meaning="characters of users' names; nobody has a name with others",
-            dovecot="auth_username_chars",
+            dovecot=("auth_username_chars",),
         ),
     ] = CHARACTERS
     save_to_detail_mailbox: Annotated[
         Flag,
         About(
             meaning="mail for `user+detail` goes to the user's mailbox `detail`",
-            dovecot="lmtp_save_to_detail_mailbox",
+            dovecot=("lmtp_save_to_detail_mailbox",),
         ),
     ] = False
     mailbox_autocreate: Annotated[
         Flag,
-        About(meaning="make a mailbox that is missing", dovecot="lda_mailbox_autocreate"),
+        About(meaning="make a mailbox that is missing", dovecot=("lda_mailbox_autocreate",)),
     ] = False
     mailbox_autosubscribe: Annotated[
         Flag,
         About(
             meaning="subscribe the user to a mailbox that was made",
-            dovecot="lda_mailbox_autosubscribe",
+            dovecot=("lda_mailbox_autosubscribe",),
         ),
     ] = False
     mailbox_refuse_missing: Annotated[
@@ -152,21 +152,21 @@ class ServeSettings(Table):
         Allowed("one printable ASCII character"),
         About(
             meaning="what stands between the levels of a mailbox's name; on disk it is a dot",
-            dovecot="namespace: separator",
+            dovecot=("namespace: separator",),
         ),
     ] = "."
     mailbox_utf8: Annotated[
         Flag,
         About(
             meaning="names on disk in UTF-8, not in IMAP's modified UTF-7",
-            dovecot="maildir:...:UTF-8, mailbox_list_utf8",
+            dovecot=("maildir:...:UTF-8", "mailbox_list_utf8"),
         ),
     ] = False
     lock_timeout: Annotated[
         Seconds,
         About(
             meaning="how long to wait for a lock in a user's Maildir",
-            dovecot="mail_max_lock_timeout",
+            dovecot=("mail_max_lock_timeout",),
         ),
     ] = 30.0
     fsync: Annotated[
@@ -176,17 +176,25 @@ class ServeSettings(Table):
             meaning="what is done before 250 is said: sync each file and directory, sync the whole"
             " file system (for one that has mail alone), or nothing - then acknowledged mail can"
             " be lost",
-            dovecot="mail_fsync",
+            dovecot=("mail_fsync",),
         ),
     ] = "optimized"
     save_crlf: Annotated[
-        Flag, About(meaning="lines end in CRLF on disk, not in LF", dovecot="mail_save_crlf")
+        Flag, About(meaning="lines end in CRLF on disk, not in LF", dovecot=("mail_save_crlf",))
+    ] = False
+    hard_links: Annotated[
+        Flag,
+        About(
+            meaning="copies of one message are links to one file, where they are the same: that"
+            ' takes `trace.delivered_to = "none"`',
+            dovecot=("maildir_copy_with_hardlinks",),
+        ),
     ] = False
     spool_directory: Annotated[
         Path | None,
         About(
             meaning="where messages above `spool_threshold` wait, in files without names",
-            dovecot="mail_temp_dir",
+            dovecot=("mail_temp_dir",),
             default="the directory above all Maildirs; for Maildirs in homes `/tmp`",
         ),
     ] = None
@@ -198,57 +206,57 @@ class ServeSettings(Table):
         About(
             meaning="whom all mail belongs to and as whom the workers run; unset: each user's mail"
             " is its own",
-            dovecot="service lmtp: user, mail_uid",
+            dovecot=("service lmtp: user", "mail_uid"),
         ),
     ] = None
     group: Annotated[
         Group | None,
         About(
             meaning="the group of that user, if not its own",
-            dovecot="service lmtp: group, mail_gid",
+            dovecot=("service lmtp: group", "mail_gid"),
         ),
     ] = None
     network_user: Annotated[
         User | None,
         About(
             meaning="as whom the workers run where each user's mail is its own",
-            dovecot="default_internal_user",
+            dovecot=("default_internal_user",),
             default="`lmtp`, else `nobody`",
         ),
     ] = None
     first_valid_uid: Annotated[
         int,
         *count(1, _IDS),
-        About(meaning="the lowest UID that gets mail", dovecot="first_valid_uid"),
+        About(meaning="the lowest UID that gets mail", dovecot=("first_valid_uid",)),
     ] = 500
     last_valid_uid: Annotated[
         int,
         *count(0, _IDS),
-        About(meaning="the highest UID that gets mail; 0: any", dovecot="last_valid_uid"),
+        About(meaning="the highest UID that gets mail; 0: any", dovecot=("last_valid_uid",)),
     ] = 0
     first_valid_gid: Annotated[
         int,
         *count(1, _IDS),
-        About(meaning="the lowest GID that gets mail", dovecot="first_valid_gid"),
+        About(meaning="the lowest GID that gets mail", dovecot=("first_valid_gid",)),
     ] = 1
     last_valid_gid: Annotated[
         int,
         *count(0, _IDS),
-        About(meaning="the highest GID that gets mail; 0: any", dovecot="last_valid_gid"),
+        About(meaning="the highest GID that gets mail; 0: any", dovecot=("last_valid_gid",)),
     ] = 0
     listener: Annotated[
         list[ListenerTable],
         Allowed("tables [[listener]]"),
         About(meaning="where to listen, and how"),
     ] = Field(default_factory=list)
-    tls: Annotated[TlsTable, About(meaning="certificates", dovecot="ssl")] = TlsTable()
+    tls: Annotated[TlsTable, About(meaning="certificates", dovecot=("ssl",))] = TlsTable()
     userdb: Annotated[
         list[Annotated[UserdbTable, Field(discriminator="driver")]],
         Allowed("tables [[userdb]]"),
         About(
             meaning="who the users are; the first that knows one counts. Without any, every user"
             " that `mail` has a path for exists",
-            dovecot="userdb",
+            dovecot=("userdb",),
         ),
     ] = Field(default_factory=list)
     quota: Annotated[QuotaTable, About(meaning="what users may hold")] = QuotaTable()
@@ -262,6 +270,10 @@ class ServeSettings(Table):
         if self.mail.root is None and not self.userdb:
             raise TableFault(
                 "mail", f"'{self.mail}' is in the users' homes, and no [[userdb]] says where"
+            )
+        if self.hard_links and self.trace.delivered_to != "none":
+            raise TableFault(
+                "hard_links", "copies name their recipients: set trace.delivered_to to none as well"
             )
         if self.group is not None and self.user is None:
             raise TableFault("group", "a group needs a user: set user as well")

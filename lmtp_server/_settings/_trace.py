@@ -28,12 +28,12 @@ class TraceTable(Table):
         About(
             meaning="what `Delivered-To` says: the recipient of RCPT, the original recipient where"
             " one is known, or nothing",
-            dovecot="lmtp_hdr_delivery_address",
+            dovecot=("lmtp_hdr_delivery_address",),
         ),
     ] = "final"
-    received: Annotated[Flag, About(meaning="`Received`", dovecot="lmtp_add_received_header")] = (
-        True
-    )
+    received: Annotated[
+        Flag, About(meaning="`Received`", dovecot=("lmtp_add_received_header",))
+    ] = True
     original_recipient_header: Annotated[
         str,
         AfterValidator(_field_name),
@@ -41,7 +41,7 @@ class TraceTable(Table):
         About(
             meaning="the field that names the original recipient where no ORCPT does, such as"
             " `X-Original-To`; it must be one that the MTA takes care of",
-            dovecot="lda_original_recipient_header",
+            dovecot=("lda_original_recipient_header",),
         ),
     ] = ""
 

@@ -86,28 +86,28 @@ class _AnyUserdb(Table):
         _Fields,
         About(
             meaning="what users have whom it gives no such field",
-            dovecot="default_fields, fields_default",
+            dovecot=("default_fields", "fields_default"),
         ),
     ] = Field(default_factory=dict)
     override_fields: Annotated[
         _Fields,
-        About(meaning="what users have, whatever it says", dovecot="override_fields"),
+        About(meaning="what users have, whatever it says", dovecot=("override_fields",)),
     ] = Field(default_factory=dict)
     skip: Annotated[
         _Skip,
         About(
             meaning="when it is not asked: if one before has found the user, or not found",
-            dovecot="skip",
+            dovecot=("skip",),
         ),
     ] = Skip.NEVER
     result_success: Annotated[
-        _Rule, About(meaning="what follows when it knows the user", dovecot="result_success")
+        _Rule, About(meaning="what follows when it knows the user", dovecot=("result_success",))
     ] = Rule.RETURN_OK
     result_failure: Annotated[
-        _Rule, About(meaning="when it does not", dovecot="result_failure")
+        _Rule, About(meaning="when it does not", dovecot=("result_failure",))
     ] = Rule.CONTINUE
     result_internalfail: Annotated[
-        _Rule, About(meaning="when it cannot say", dovecot="result_internalfail")
+        _Rule, About(meaning="when it cannot say", dovecot=("result_internalfail",))
     ] = Rule.CONTINUE
 
 
@@ -117,22 +117,27 @@ class StaticUserdb(_AnyUserdb):
     driver: Annotated[
         Literal["static"],
         Allowed("static, passwd-file or system"),
-        About(meaning="users who all look alike", dovecot="userdb static"),
+        About(meaning="users who all look alike", dovecot=("userdb static",)),
     ]
-    home: Annotated[Template | None, About(meaning="their homes", dovecot="mail_home, home")] = None
+    home: Annotated[
+        Template | None, About(meaning="their homes", dovecot=("mail_home", "home"))
+    ] = None
     mail: Annotated[
         Template | None,
-        About(meaning="their Maildirs, in place of the `mail` of all", dovecot="mail, mail_path"),
+        About(
+            meaning="their Maildirs, in place of the `mail` of all", dovecot=("mail", "mail_path")
+        ),
     ] = None
     fields: Annotated[
-        _Fields, About(meaning="what else they have", dovecot="args, fields; mail_uid, mail_gid")
+        _Fields,
+        About(meaning="what else they have", dovecot=("args", "fields", "mail_uid", "mail_gid")),
     ] = Field(default_factory=dict)
     users: Annotated[
         Path | None,
         About(
             meaning="a file with their names, one a line, `@DOMAIN` for a whole domain; unset:"
             " everybody exists",
-            dovecot="allow_all_users",
+            dovecot=("allow_all_users",),
         ),
     ] = None
 
@@ -154,7 +159,7 @@ class PasswdFileUserdb(_AnyUserdb):
     driver: Annotated[
         Literal["passwd-file"],
         Allowed("static, passwd-file or system"),
-        About(meaning="users in a file of Dovecot's format", dovecot="userdb passwd-file"),
+        About(meaning="users in a file of Dovecot's format", dovecot=("userdb passwd-file",)),
     ]
     path: Annotated[
         str,
@@ -162,14 +167,14 @@ class PasswdFileUserdb(_AnyUserdb):
         Allowed("an absolute path, perhaps with variables such as %d"),
         About(
             meaning="the file; with variables such as %d, one for each domain",
-            dovecot="args, passwd_file_path",
+            dovecot=("args", "passwd_file_path"),
         ),
     ]
     username_format: Annotated[
         WithVariables,
         About(
             meaning="what of a user's name a line begins with",
-            dovecot="username_format, auth_username_format",
+            dovecot=("username_format", "auth_username_format"),
         ),
     ] = "%u"
 
@@ -180,25 +185,26 @@ class SystemUserdb(_AnyUserdb):
     driver: Annotated[
         Literal["system"],
         Allowed("static, passwd-file or system"),
-        About(meaning="the accounts of this machine", dovecot="userdb passwd"),
+        About(meaning="the accounts of this machine", dovecot=("userdb passwd",)),
     ]
     drop_domain: Annotated[
-        Flag, About(meaning="whether accounts have no domain", dovecot="auth_username_format = %n")
+        Flag,
+        About(meaning="whether accounts have no domain", dovecot=("auth_username_format = %n",)),
     ] = True
     cache_ttl: Annotated[
         Seconds,
-        About(meaning="how long a user it knows is kept; 0: not", dovecot="auth_cache_ttl"),
+        About(meaning="how long a user it knows is kept; 0: not", dovecot=("auth_cache_ttl",)),
     ] = 30.0
     cache_negative_ttl: Annotated[
         Seconds,
         About(
-            meaning="how long a user it does not know is kept", dovecot="auth_cache_negative_ttl"
+            meaning="how long a user it does not know is kept", dovecot=("auth_cache_negative_ttl",)
         ),
     ] = 5.0
     cache_size: Annotated[
         int,
         *count(1, 10_000_000),
-        About(meaning="users that are kept", dovecot="auth_cache_size"),
+        About(meaning="users that are kept", dovecot=("auth_cache_size",)),
     ] = 10_000
 
 

@@ -18,7 +18,7 @@ class WorkerTable(Table):
         *count(1, _MOST),
         About(
             meaning="connections after which a worker is replaced",
-            dovecot="service lmtp: service_count, restart_request_count",
+            dovecot=("service lmtp: service_count", "restart_request_count"),
         ),
     ] = None
     max_transactions: Annotated[
@@ -36,7 +36,7 @@ class WorkerTable(Table):
         Size | None,
         About(
             meaning="resident octets after which a worker is replaced",
-            dovecot="service lmtp: vsz_limit",
+            dovecot=("service lmtp: vsz_limit",),
         ),
     ] = None
     memory_hard_limit: Annotated[

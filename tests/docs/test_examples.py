@@ -1,6 +1,7 @@
 """Every example that the pages give does what it says, run as a reader would run it."""
 
 import hashlib
+import os
 import re
 import signal
 import socket
@@ -9,8 +10,10 @@ import ssl
 import stat
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -343,7 +346,9 @@ def test_the_settings_file_is_one(tmp_path: Path) -> None:
     )
     assert process.stderr is not None
     with process.stderr:
-        ready = [process.stderr.readline() for _ in range(2)]
+        # One that root has started may have something to say before.
+        lines = iter(process.stderr.readline, "")
+        ready = list(islice((line for line in lines if line.startswith("listening ")), 2))
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=20) == 0
     assert ready[0].startswith("listening on 127.0.0.1:")
@@ -364,3 +369,29 @@ def test_the_commands_take_the_options_that_the_page_names() -> None:
         )
         taken = set(re.findall(r"--[a-z-]+", done.stdout))
         assert named | {"--help"} == taken
+
+
+def test_the_faults_are_told_as_the_page_of_the_settings_shows_them(tmp_path: Path) -> None:
+    page = (_ROOT / "docs/settings.md").read_text()
+    shown = re.findall(r"^lmtp-server: lmtp\.toml:.*$", page, flags=re.MULTILINE)
+    (tmp_path / "lmtp.toml").write_text(
+        '[[listener]]\naddress = "unix:a"\ntls = "on"\n\n[tls]\n\n[trace]\nrecieved = true\n'
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "lmtp_server", "config", "check", "--config", "lmtp.toml"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{_ROOT}:{_ROOT}/adapters"},
+    )
+    assert done.stderr.splitlines() == shown
+    assert shown
+
+
+def test_every_table_of_the_settings_page_is_one(tmp_path: Path) -> None:
+    page = (_ROOT / "docs/settings.md").read_text()
+    headers = re.findall(r"^## `(\[.*?\])`", page, flags=re.MULTILINE)
+    assert {"[tls]", "[[listener]]", "[[quota.warnings]]"} <= set(headers)
+    for header in headers:
+        tomllib.loads(header)

@@ -10,7 +10,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lmtp_server.__main__ import main
-from lmtp_server._settings import SettingsError, read_settings, show_settings
+from lmtp_server._settings import (
+    SettingsError,
+    describe_dovecot,
+    read_settings,
+    show_settings,
+)
 from lmtp_server._settings._positions import find_lines
 from lmtp_server._settings._toml import toml_key, toml_value
 
@@ -114,6 +119,8 @@ def test_all_faults_at_once_with_their_lines(check: Check) -> None:
         ("[quota]\nbackend = 'redis'", "s.toml:2: quota.backend: redis needs quota.url"),
         ("[quota]\nbackend = 'redis'\nurl = 'http://x'", "s.toml:3: quota.url: it begins with"),
         ("mail = '~/Maildir'", "s.toml:1: mail: '~/Maildir' is in the users' homes"),
+        ("hard_links = true", "s.toml:1: hard_links: copies name their recipients"),
+        ("base_dir = 3", "s.toml:1: base_dir: 3 is not allowed; allowed is a path"),
         ("group = 'mail'", "s.toml:1: group: a group needs a user"),
         ("first_valid_uid = 9\nlast_valid_uid = 8", "s.toml:2: last_valid_uid: 8 is below"),
         (
@@ -353,7 +360,6 @@ def _tables() -> st.SearchStrategy[Mapping[str, object]]:
                 st.fixed_dictionaries(
                     {"address": st.just("unix:/run/x")},
                     optional={
-                        "name": _LINES,
                         "mode": st.integers(0, 0o777),
                         "user": st.integers(0, 9) | st.just("vmail"),
                         "trusted_networks": st.lists(
@@ -478,3 +484,116 @@ def test_every_key_of_a_document_has_a_line(text: str, crlf: bool) -> None:
     lines = find_lines(text)
     assert set(lines) == set(_paths(values))
     assert all(1 <= line <= text.count("\n") + 1 for line in lines.values())
+
+
+_DOVECOT = [
+    "lmtp_proxy",
+    "lmtp_save_to_detail_mailbox",
+    "lmtp_rcpt_check_quota",
+    "lmtp_add_received_header",
+    "lmtp_verbose_replies",
+    "lmtp_user_concurrency_limit",
+    "lmtp_hdr_delivery_address",
+    "lmtp_rawlog_dir",
+    "lmtp_proxy_rawlog_dir",
+    "lmtp_client_workarounds",
+    "login_greeting",
+    "login_trusted_networks",
+    "mail_utf8_extensions",
+    "mail_max_lock_timeout",
+    "hostname",
+    "postmaster_address",
+    "rejection_subject",
+    "rejection_reason",
+    "deliver_log_format",
+    "recipient_delimiter",
+    "lda_original_recipient_header",
+    "quota_full_tempfail",
+    "lda_mailbox_autocreate",
+    "lda_mailbox_autosubscribe",
+    "sendmail_path",
+    "submission_host",
+    "submission_ssl",
+    "submission_timeout",
+    "mail_temp_dir",
+    "mail_driver",
+    "mail_path",
+    "mail_inbox_path",
+    "mail_location",
+    "mail_home",
+    "mail_uid",
+    "mail_gid",
+    "mail_access_groups",
+    "mail_privileged_group",
+    "first_valid_uid",
+    "last_valid_uid",
+    "first_valid_gid",
+    "last_valid_gid",
+    "valid_chroot_dirs",
+    "mail_chroot",
+    "mail_fsync",
+    "mail_save_crlf",
+    "maildir_copy_with_hardlinks",
+    "maildir_very_dirty_syncs",
+    "maildir_broken_filename_sizes",
+    "maildir_empty_new",
+    "maildir_stat_dirs",
+    "mail_temp_scan_interval",
+    "lock_method",
+    "mail_plugins",
+    "mail_attachment_dir",
+    "protocols",
+    "process_limit",
+    "restart_request_count",
+    "idle_kill",
+    "shutdown_clients",
+    "unix_listener",
+    "haproxy_trusted_networks",
+    "haproxy_timeout",
+    "ssl",
+    "ssl_cert",
+    "ssl_key",
+    "ssl_min_protocol",
+    "verbose_proctitle",
+    "import_environment",
+    "chroot",
+    "privileged_group",
+    "extra_groups",
+    "drop_priv_before_exec",
+    "reuse_port",
+    "prefetch",
+    "auth_username_format",
+    "auth_username_chars",
+    "auth_cache_size",
+    "auth_cache_ttl",
+    "auth_cache_negative_ttl",
+    "result_success",
+    "result_failure",
+    "result_internalfail",
+    "quota_rule",
+    "quota_storage_size",
+    "quota_storage_percentage",
+    "quota_storage_extra",
+    "quota_message_percentage",
+    "quota_mail_size",
+    "quota_max_mail_size",
+    "quota_mailbox_count",
+    "quota_mailbox_message_count",
+    "quota_grace",
+    "quota_storage_grace",
+    "quota_exceeded_message",
+    "quota_warning",
+    "quota_enforce",
+    "quota_ignore",
+    "quota_hidden",
+    "log_path",
+    "info_log_path",
+    "debug_log_path",
+    "log_timestamp",
+    "syslog_facility",
+]
+
+
+def test_every_setting_of_dovecot_that_bears_on_lmtp_has_a_place_or_a_reason() -> None:
+    named = {name for name, said in describe_dovecot() if said}
+    assert set(_DOVECOT) - named == set()

@@ -106,6 +106,8 @@ def test_docker_mailserver(start: Callable[..., Program], folder: Path) -> None:
     for told in ("mail_plugins: sieve", "quota_warning warn-80", "mail_access_groups"):
         assert told in notes
     # What is the container's there is the folder's here, and the user is whoever tests.
+    # Root's daemon reads the file as somebody else.
+    folder.chmod(0o755)
     mail = folder / "mail"
     (folder / "userdb").write_text("me@example.test:{PLAIN}x::::::\n")
     text = Path("s.toml").read_text()
