@@ -1,4 +1,4 @@
-"""The command line: `lmtp-server serve` and `lmtp-server send`.
+"""The command line: `lmtp-server serve` and its sisters.
 
 The invariant: nothing is imported before it is known to be needed, so that help is instant; what
 is wrong with the command line or the settings is told on standard error, a line for each fault,
@@ -49,9 +49,13 @@ def _parser() -> argparse.ArgumentParser:
         default=argparse.SUPPRESS,
         help="show the version and exit",
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="serve|send")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_serve(commands)
     _add_send(commands)
+    _add_deliver(commands)
+    _add_user(commands)
+    _add_quota(commands)
+    _add_config_command(commands)
     return parser
 
 
@@ -150,31 +154,151 @@ def _add_send(commands: "argparse._SubParsersAction[_Parser]") -> None:
     send.add_argument("file", metavar="FILE", help="the message; - is standard input")
 
 
+def _add_config(command: _Parser, *flags: str) -> None:
+    command.add_argument(
+        *flags, metavar="FILE", default=None, dest="config", help="TOML file with settings"
+    )
+
+
+def _add_deliver(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    deliver = commands.add_parser(
+        "deliver",
+        help="deliver one message to one user",
+        description="Delivers the message on standard input, as dovecot-lda does: with the same"
+        " flags, and without writing fields in front. A first line 'From ' is left out.",
+        epilog="Exit codes: 0 it is on disk, 64 wrong flags, 67 there is no such user, 75 it failed"
+        " for now, 77 it is refused, as by a quota. No mail is sent in any case.",
+        allow_abbrev=False,
+    )
+    deliver.add_argument("-d", metavar="USER", dest="user", help="whose mail it is")
+    deliver.add_argument("-f", metavar="MAILBOX", dest="sender", help="the sender")
+    deliver.add_argument("-a", metavar="MAILBOX", dest="original", help="the original recipient")
+    deliver.add_argument("-r", metavar="MAILBOX", dest="recipient", help="the recipient")
+    deliver.add_argument("-m", metavar="NAME", dest="mailbox", help="the mailbox (default: INBOX)")
+    deliver.add_argument(
+        "-e",
+        action="store_true",
+        dest="explain",
+        help="write to standard error why the message is refused, for the sender",
+    )
+    deliver.add_argument(
+        "-p", metavar="PATH", dest="path", help="file with the message, in place of standard input"
+    )
+    deliver.add_argument(
+        "-k",
+        action="store_true",
+        dest="keep_environment",
+        help="keep the environment for programs that are run",
+    )
+    _add_config(deliver, "-c", "--config")
+
+
+def _add_user(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    user = commands.add_parser(
+        "user",
+        help="show what the directory says of a user",
+        description="Prints the fields of users, a line for each, as `doveadm user` does.",
+        epilog="Exit codes: 0 they exist, 67 one does not, 75 the directory cannot say, 78 wrong"
+        " settings.",
+        allow_abbrev=False,
+    )
+    user.add_argument("names", metavar="USER", nargs="+")
+    user.add_argument("-f", metavar="FIELD", dest="field", help="print this field alone")
+    _add_config(user, "-c", "--config")
+
+
+def _add_quota(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    quota = commands.add_parser(
+        "quota",
+        help="show or count anew what a user holds",
+        description="Shows what a user holds and may hold (get), or counts it anew (recalc).",
+        epilog="Exit codes: 0 done, 67 there is no such user, 75 it failed for now, 78 wrong"
+        " settings.",
+        allow_abbrev=False,
+    )
+    quota.add_argument("action", choices=("get", "recalc"))
+    quota.add_argument("name", metavar="USER")
+    _add_config(quota, "-c", "--config")
+
+
+def _add_config_command(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    config = commands.add_parser(
+        "config",
+        help="check or show the settings, or make them from Dovecot's",
+        description="Checks or shows the settings, or makes a settings file from Dovecot's.",
+        allow_abbrev=False,
+    )
+    actions = config.add_subparsers(dest="action", required=True, metavar="ACTION")
+    check = actions.add_parser(
+        "check",
+        help="say all that is wrong with the settings",
+        description="Says all that is wrong with the settings, a line for each fault.",
+        epilog="Exit codes: 0 nothing, 78 something is wrong.",
+        allow_abbrev=False,
+    )
+    show = actions.add_parser(
+        "show",
+        help="print the settings, defaults included",
+        description="Prints the settings as a TOML file, with the defaults of what is not set."
+        " Secrets are not shown.",
+        epilog="Exit codes: 0 done, 78 wrong settings.",
+        allow_abbrev=False,
+    )
+    show.add_argument(
+        "--diff", action="store_true", help="only those that differ from the defaults"
+    )
+    for command in (check, show):
+        _add_config(command, "-c", "--config")
+    importing = actions.add_parser(
+        "import-dovecot",
+        help="print settings made from Dovecot's",
+        description="Prints a settings file made from what `doveconf -n` says, of Dovecot 2.3 or"
+        " 2.4, and tells on standard error what could not be taken over, and what to do about it.",
+        epilog="Exit codes: 0 done, 65 the input is not what doveconf writes, 66 it cannot be"
+        " read, 78 wrong flags.",
+        allow_abbrev=False,
+    )
+    importing.add_argument(
+        "file",
+        metavar="FILE",
+        nargs="?",
+        default="-",
+        help="what `doveconf -n` said; - is standard input, the default",
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (that of the process by default); the exit code."""
     try:
         namespace, unknown = _parser().parse_known_args(argv)
     except _UsageError as error:
-        return _refuse([str(error)])
+        _refuse([str(error)])
+        return _usage_code(sys.argv[1:] if argv is None else argv)
     except SystemExit as exit_:
         # --help and --version are done.
         return int(exit_.code or 0)
     arguments = vars(namespace)
     faults = [f"there is no argument {text!r}" for text in unknown]
     try:
-        if arguments.pop("command") == "serve":
-            return _serve(arguments, faults)
-        return _send(arguments, faults)
+        match arguments.pop("command"):
+            case "serve":
+                return _serve(arguments, faults)
+            case "send":
+                return _send(arguments, faults)
+            case "deliver":
+                return _deliver(arguments, faults)
+            case "config":
+                return _config(arguments, faults)
+            case command:
+                return _ask(command, arguments, faults)
     except KeyboardInterrupt:
         # As a shell reports it.
         return 130
 
 
 def _serve(arguments: dict[str, Any], faults: list[str]) -> int:
-    try:
-        import pydantic  # noqa: F401  # asked for here, where its absence can be explained
-    except ImportError:
-        return _refuse(["pydantic is not installed: pip install 'lmtp-proto[server]'"])
+    if not _has_pydantic():
+        return os.EX_CONFIG
     from ._commands._serve import serve
     from ._settings import SettingsError, read_settings
 
@@ -196,6 +320,72 @@ def _send(arguments: dict[str, Any], faults: list[str]) -> int:
     except InputError as error:
         sys.stderr.write(f"lmtp-server: {error}\n")
         return os.EX_NOINPUT
+
+
+def _config(arguments: dict[str, Any], faults: list[str]) -> int:
+    if not _has_pydantic():
+        return os.EX_CONFIG
+    from ._commands import _config
+    from ._settings import SettingsError, read_settings
+
+    action = arguments["action"]
+    if action == "import-dovecot":
+        return _refuse(faults) if faults else _config.import_dovecot(arguments["file"])
+    try:
+        settings = read_settings({}, arguments["config"], faults)
+    except SettingsError as error:
+        return _refuse(error.faults)
+    return _config.show(settings, diff=arguments["diff"]) if action == "show" else os.EX_OK
+
+
+def _usage_code(argv: Sequence[str]) -> int:
+    """What a wrong command line ends with: an MTA that reads EX_CONFIG from its delivery agent may
+    give the mail back, and dovecot-lda says EX_USAGE."""
+    return os.EX_USAGE if argv[:1] == ["deliver"] else os.EX_CONFIG
+
+
+def _deliver(arguments: dict[str, Any], faults: list[str]) -> int:
+    if faults:
+        _refuse(faults)
+        return os.EX_USAGE
+    from ._commands._deliver import Order, deliver
+    from ._settings import SettingsError, read_settings
+
+    config = arguments.pop("config")
+    try:
+        settings = read_settings({}, config)
+    except SettingsError as error:
+        # Mail is kept until somebody has mended them.
+        _refuse(error.faults)
+        return os.EX_TEMPFAIL
+    return deliver(settings, Order(**arguments))
+
+
+def _ask(command: str, arguments: dict[str, Any], faults: list[str]) -> int:
+    """The commands that tell of a user."""
+    from ._settings import SettingsError, read_settings
+
+    try:
+        settings = read_settings({}, arguments["config"], faults)
+    except SettingsError as error:
+        return _refuse(error.faults)
+    if command == "user":
+        from ._commands._user import user
+
+        return user(settings, arguments["names"], arguments["field"])
+    from ._commands._quota import quota
+
+    return quota(settings, arguments["name"], recalculate=arguments["action"] == "recalc")
+
+
+def _has_pydantic() -> bool:
+    """Whether settings can be read; if not, it is told what to do."""
+    try:
+        import pydantic  # noqa: F401  # asked for here, where its absence can be explained
+    except ImportError:
+        _refuse(["pydantic is not installed: pip install 'lmtp-proto[server]'"])
+        return False
+    return True
 
 
 def _refuse(faults: list[str]) -> int:

@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import assert_never
 
 from mailstore import (
-    FolderOptions,
     MaildirQuota,
     MaildirQuotas,
     MaildirStore,
@@ -36,8 +35,6 @@ from ._users import (
     ValidIds,
 )
 
-_TRACE = TraceOptions()
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mail:
@@ -54,10 +51,10 @@ class Mail:
 
 
 class Quotas:
-    """The quotas of users, below the root of the store."""
+    """The quotas of users whose Maildirs are below `root`. Raises OSError."""
 
-    def __init__(self, settings: ServeSettings) -> None:
-        self._quotas = MaildirQuotas(store_root(settings))
+    def __init__(self, settings: ServeSettings, *, root: str) -> None:
+        self._quotas = MaildirQuotas(root)
         self._policy = lru_cache(maxsize=1024)(settings.quota.policy)
 
     def policy(self, located: Located) -> QuotaPolicy:
@@ -80,14 +77,13 @@ class Quotas:
         self._quotas.close()
 
 
-def open_mail(
-    settings: ServeSettings, *, own_uid: int | None, trace: TraceOptions = _TRACE
-) -> Mail:
+def open_mail(settings: ServeSettings, *, own_uid: int | None) -> Mail:
     """What delivers by `settings`. `own_uid` is that of `Users`. Raises OSError."""
-    quotas = Quotas(settings)
+    root = store_root(settings)
+    quotas = Quotas(settings, root=root)
     return Mail(
         users=make_users(settings, own_uid=own_uid, quotas=quotas),
-        store=make_store(settings, trace=trace),
+        store=make_store(settings, root=root),
         quotas=quotas,
     )
 
@@ -117,19 +113,21 @@ def make_users(
     )
 
 
-def make_store(settings: ServeSettings, *, trace: TraceOptions = _TRACE) -> MaildirStore:
-    """The store. Raises OSError."""
-    root = store_root(settings)
+def make_store(
+    settings: ServeSettings, *, root: str, trace: TraceOptions | None = None
+) -> MaildirStore:
+    """A store of the Maildirs below `root`. Raises OSError."""
     return MaildirStore(
         root,
         hostname=settings.hostname,
-        folders=FolderOptions(
-            autocreate=settings.mailbox_autocreate, autosubscribe=settings.mailbox_autosubscribe
-        ),
+        sync=settings.sync,
+        line_ending=settings.line_ending,
+        folders=settings.folders,
         # Below the mail root a spooled message lies on the file system it goes to.
         spool_directory=settings.spool_directory
         or (root if root != "/" else tempfile.gettempdir()),
-        trace=trace,
+        spool_threshold=settings.spool_threshold,
+        trace=settings.trace.options if trace is None else trace,
     )
 
 

@@ -123,7 +123,7 @@ def _unknown(path: Path, root: type[Table], given: Given) -> str:
     near = difflib.get_close_matches(name.replace("-", "_").lower(), names, _NEAR)
     if near:
         return f"there is no such setting; is it {' or '.join(near)}?"
-    known = hint(name)
+    known = hint(name, root)
     if known:
         return f"there is no such setting; {known}"
     elsewhere = [each for each in _all_paths(root) if each.rpartition(".")[2] == name]

@@ -4,20 +4,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lmtp_proto import Limits
+from lmtp_proto import Limits, PathRules
 
 from ._table import About, Allowed, Table
-from ._types import Size, Timeout, count
+from ._types import Octets, Timeout, count
 
 _DEFAULT = Limits()
 _MOST = 1 << 31
 
 
 class LimitsTable(Table):
-    """What a session takes before it refuses, and how many sessions there are."""
+    """What a session takes before it refuses."""
 
     message_size: Annotated[
-        Size, About(meaning="octets of the largest message; a larger one is refused with 552")
+        Octets, About(meaning="octets of the largest message; a larger one is refused with 552")
     ] = _DEFAULT.message_size
     recipients: Annotated[
         int, *count(100, _MOST), About(meaning="accepted recipients of a transaction")
@@ -54,19 +54,6 @@ class LimitsTable(Table):
     write_timeout: Annotated[Timeout, About(meaning="for the client to read its replies")] = (
         _DEFAULT.write_timeout
     )
-    client_limit: Annotated[
-        int,
-        *count(1, _MOST),
-        About(
-            meaning="connections of one worker; the next is told 421",
-            dovecot="service lmtp: client_limit",
-        ),
-    ] = 1000
-    total_client_limit: Annotated[
-        int | None,
-        *count(1, _MOST),
-        About(meaning="connections of all workers together; the next is told 421"),
-    ] = None
     client_workarounds: Annotated[
         list[Literal["whitespace-before-path", "mailbox-for-path", "missing-domain"]],
         Allowed(
@@ -75,3 +62,29 @@ class LimitsTable(Table):
         ),
         About(meaning="faults of clients that are overlooked", dovecot="lmtp_client_workarounds"),
     ] = Field(default_factory=list)
+
+    @property
+    def limits(self) -> Limits:
+        """Those of the protocol."""
+        return Limits(
+            message_size=self.message_size,
+            discard=max(_DEFAULT.discard, self.message_size),
+            recipients=self.recipients,
+            transactions=self.transactions,
+            commands=self.commands,
+            faults=self.faults,
+            command_line=self.command_line,
+            session_time=self.session_time,
+            command_timeout=self.command_timeout,
+            content_timeout=self.content_timeout,
+            content_rate=self.content_rate,
+            handshake_timeout=self.handshake_timeout,
+            write_timeout=self.write_timeout,
+        )
+
+    @property
+    def path_rules(self) -> PathRules:
+        """What is taken in MAIL and RCPT beyond the RFC."""
+        return PathRules(
+            **{rule.replace("-", "_"): True for rule in self.client_workarounds},
+        )

@@ -36,16 +36,17 @@ class ListenerTable(Table):
         Group | None, About(meaning="the group of that file", dovecot="unix_listener: group")
     ] = None
     tls: Annotated[
-        Literal["off", "starttls", "implicit"],
+        Literal["off", "starttls", "implicit"] | None,
         Allowed("off, starttls or implicit"),
         About(
             meaning="none, when the client asks for it, or from the first octet",
             dovecot="ssl, inet_listener: ssl",
+            default="starttls over TCP where there is a certificate, else off",
         ),
-    ] = "off"
+    ] = None
     certificate: Annotated[Path | None, About(meaning="as in `[tls]`, in place of that one")] = None
     key: Annotated[Path | None, About(meaning="as in `[tls]`, in place of that one")] = None
-    proxy_networks: Annotated[
+    proxies: Annotated[
         Networks,
         About(
             meaning="whose connections begin with a PROXY header; on a UNIX socket, everybody's if"
@@ -66,10 +67,7 @@ class ListenerTable(Table):
     client_limit_per_peer: Annotated[
         int | None,
         *count(1, _MOST),
-        About(
-            meaning="connections of one IP address to one worker here",
-            dovecot="mail_max_userip_connections",
-        ),
+        About(meaning="connections of one IP address to one worker here"),
     ] = None
 
     @model_validator(mode="after")

@@ -54,8 +54,8 @@ class QuotaTable(Table):
         AfterValidator(_rules),
         Allowed("a list of rules such as '*:storage=1G:messages=1000', 'Spam:ignore'"),
         About(
-            meaning="the limits; the first is `quota_rule`, the second `quota_rule2`, ...: that of a"
-            " userdb replaces the one with its number",
+            meaning="the limits; the first is `quota_rule`, the second `quota_rule2`, ...: that"
+            " of a userdb replaces the one with its number",
             dovecot="quota_rule, quota_storage_size",
         ),
     ] = Field(default_factory=list)

@@ -121,10 +121,10 @@ def _put(table: type[Table], path: Path, value: object, place: str, given: Given
 
 def _fitting(field: FieldInfo, text: str) -> object:
     """`text` as the kind of value that the field takes; itself if it is of none."""
-    adapter: TypeAdapter[object] = TypeAdapter(
-        Annotated[(field.annotation, *field.metadata)],  # type: ignore[valid-type]  # made at run time
-        config=None,
-    )
+    kind: Any = field.annotation
+    if field.metadata:
+        kind = Annotated[(kind, *field.metadata)]
+    adapter: TypeAdapter[object] = TypeAdapter(kind)
     for value in _readings(text):
         try:
             adapter.validate_python(value, strict=True)

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from lmtp_server._users import CHARACTERS, MailTemplate
 from lmtp_server._workers import Runtime, fastest
+from mailstore import FolderOptions, LineEnding, NameEncoding, Sync
 
 from ._content import ContentTable
 from ._limits import LimitsTable
@@ -36,7 +37,7 @@ _IDS = (1 << 32) - 2
 
 
 class ServeSettings(Table):
-    """Everything `serve` can be told. Keys of the top level are flags, too, where `--help` says so."""
+    """Everything that the server can be told."""
 
     hostname: Annotated[
         Hostname,
@@ -90,7 +91,7 @@ class ServeSettings(Table):
         *count(1, 1024),
         About(
             meaning="number of worker processes",
-            dovecot="service lmtp: process_min_avail, process_limit",
+            dovecot="service lmtp: process_min_avail",
             default="one for each CPU",
         ),
     ] = Field(default_factory=lambda: len(os.sched_getaffinity(0)))
@@ -273,7 +274,7 @@ class ServeSettings(Table):
                 )
         for number, listener in enumerate(self.listener):
             if (
-                listener.tls != "off"
+                listener.tls in {"starttls", "implicit"}
                 and listener.certificate is None
                 and self.tls.certificate is None
             ):
@@ -282,6 +283,28 @@ class ServeSettings(Table):
                     "there is no certificate: set certificate here or in [tls]",
                 )
         return self
+
+    @property
+    def folders(self) -> FolderOptions:
+        """What a store takes."""
+        return FolderOptions(
+            separator=self.mailbox_separator,
+            encoding=NameEncoding.UTF_8 if self.mailbox_utf8 else NameEncoding.MODIFIED_UTF_7,
+            autocreate=self.mailbox_autocreate,
+            autosubscribe=self.mailbox_autosubscribe,
+            refuse_missing=self.mailbox_refuse_missing,
+            lock_timeout=self.lock_timeout,
+        )
+
+    @property
+    def sync(self) -> Sync:
+        """What a store takes."""
+        return Sync.FSYNC if self.fsync == "optimized" else Sync(self.fsync)
+
+    @property
+    def line_ending(self) -> LineEnding:
+        """What a store takes."""
+        return LineEnding.CRLF if self.save_crlf else LineEnding.LF
 
     @property
     def listeners(self) -> list[ListenerTable]:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
-from mailstore import TraceOptions
+from mailstore import DeliveredTo, TraceOptions
 
 from ._table import About, Allowed, Table
 from ._types import Flag
@@ -44,3 +44,13 @@ class TraceTable(Table):
             dovecot="lda_original_recipient_header",
         ),
     ] = ""
+
+    @property
+    def options(self) -> TraceOptions:
+        """What a store takes."""
+        return TraceOptions(
+            return_path=self.return_path,
+            delivered_to=DeliveredTo(self.delivered_to),
+            received=self.received,
+            original_recipient_header=self.original_recipient_header,
+        )

@@ -152,6 +152,16 @@ def _size(value: object) -> int:
 Size = Annotated[int, PlainValidator(_size), Allowed("octets, or a text such as '50M'")]
 
 
+def _octets(value: object) -> int:
+    size = _size(value)
+    if not size:
+        raise ValueError(f"{value!r} is not allowed; allowed are octets, 1 at least")
+    return size
+
+
+Octets = Annotated[int, PlainValidator(_octets), Allowed("octets, or a text such as '50M'")]
+
+
 def _read_seconds(value: object) -> float | None:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
