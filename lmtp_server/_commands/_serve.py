@@ -17,8 +17,7 @@ from typing import Final
 
 from lmtp_server import _logging, _mail_root
 from lmtp_server._components import mail_root
-from lmtp_server._settings import ServeSettings, SettingsError
-from lmtp_server._settings._listener import ListenerTable
+from lmtp_server._settings import ListenerTable, ServeSettings, SettingsError
 from lmtp_server._settings._tls import TlsTable
 from lmtp_server._settings._worker_rules import WorkerTable
 from lmtp_server._workers import (
@@ -131,18 +130,14 @@ def _listener_plans(settings: ServeSettings, faults: list[str]) -> list[Listener
 
 def _listener_plan(settings: ServeSettings, table: ListenerTable) -> ListenerPlan:
     """The plan of one listener. Raises KeyError for accounts that do not exist."""
-    tls = table.tls
-    if tls is None:
-        certified = settings.tls.certificate is not None or table.certificate is not None
-        tls = "starttls" if certified and not table.address.startswith("unix:") else "off"
     return ListenerPlan(
         address=table.address,
         mode=table.mode,
         owner=None if table.user is None else _id(table.user, "user", _uid),
         group=None if table.group is None else _id(table.group, "group", _gid),
-        tls=None if tls == "off" else _tls_files(settings.tls, table),
-        implicit_tls=tls == "implicit",
-        proxies=[network.value for network in table.proxies],
+        tls=None if table.tls == "off" else _tls_files(settings.tls, table),
+        implicit_tls=table.tls == "implicit",
+        proxies=[network.value for network in table.proxy_networks],
         trusted=[network.value for network in table.trusted_networks],
         client_limit=table.client_limit,
         client_limit_per_peer=table.client_limit_per_peer,
@@ -174,21 +169,21 @@ def _tls_files(tls: TlsTable, table: ListenerTable) -> TlsFiles:
     return TlsFiles(
         certificate=certificate,
         key=table.key if own else tls.key,
-        names={name: (each.certificate, each.key) for name, each in tls.names.items()},
+        names={name: (each.certificate, each.key) for name, each in tls.sni.items()},
         minimum_version=_VERSIONS[tls.minimum_version],
         client_ca=tls.client_ca,
-        client_certificate_required=tls.client_certificate_required,
+        client_certificate_required=tls.verify,
     )
 
 
 def _rules(table: WorkerTable) -> Rules:
     return Rules(
-        max_connections=table.restart_after_connections,
-        max_transactions=table.restart_after_transactions,
-        jitter=table.restart_jitter,
+        max_connections=table.max_connections,
+        max_transactions=table.max_transactions,
+        jitter=table.jitter,
         memory_limit=table.memory_limit,
         memory_hard_limit=table.memory_hard_limit,
-        heartbeat=table.heartbeat or None,
+        heartbeat=table.heartbeat,
     )
 
 

@@ -7,6 +7,7 @@ Dovecot's.
 from ._doveconf import DovecotError
 from ._dovecot_import import Imported, import_doveconf
 from ._faults import SettingsError
+from ._listener import ListenerTable
 from ._read import read_settings
 from ._show import show_settings
 from ._top import ServeSettings
@@ -14,6 +15,7 @@ from ._top import ServeSettings
 __all__ = [
     "DovecotError",
     "Imported",
+    "ListenerTable",
     "ServeSettings",
     "SettingsError",
     "import_doveconf",

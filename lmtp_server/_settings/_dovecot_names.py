@@ -60,7 +60,7 @@ WITHOUT: Final[Mapping[str, str]] = {
     "mail_driver": "always maildir",
     # Service and listeners.
     "reuse_port": "workers share one socket, so that no connection is dropped with a worker",
-    "process_limit": "`workers` is the number of processes, `worker.total_client_limit` the bound",
+    "process_limit": "`workers` is the number of processes, `limits.total_client_limit` the bound",
     "idle_kill": "the number of workers is fixed",
     "shutdown_clients": "always: a reload and a stop tell idle clients 421",
     "verbose_proctitle": "always: a worker's title says how many connections it has",

@@ -14,7 +14,7 @@ _MOST = 1 << 31
 
 
 class LimitsTable(Table):
-    """What a session takes before it refuses."""
+    """What a session takes before it refuses, and how many sessions there are."""
 
     message_size: Annotated[
         Octets, About(meaning="octets of the largest message; a larger one is refused with 552")
@@ -54,6 +54,19 @@ class LimitsTable(Table):
     write_timeout: Annotated[Timeout, About(meaning="for the client to read its replies")] = (
         _DEFAULT.write_timeout
     )
+    client_limit: Annotated[
+        int,
+        *count(1, _MOST),
+        About(
+            meaning="connections of one worker; the next is told 421",
+            dovecot="service lmtp: client_limit",
+        ),
+    ] = 1000
+    total_client_limit: Annotated[
+        int | None,
+        *count(1, _MOST),
+        About(meaning="connections of all workers together; the next is told 421"),
+    ] = None
     client_workarounds: Annotated[
         list[Literal["whitespace-before-path", "mailbox-for-path", "missing-domain"]],
         Allowed(

@@ -36,17 +36,16 @@ class ListenerTable(Table):
         Group | None, About(meaning="the group of that file", dovecot="unix_listener: group")
     ] = None
     tls: Annotated[
-        Literal["off", "starttls", "implicit"] | None,
+        Literal["off", "starttls", "implicit"],
         Allowed("off, starttls or implicit"),
         About(
             meaning="none, when the client asks for it, or from the first octet",
             dovecot="ssl, inet_listener: ssl",
-            default="starttls over TCP where there is a certificate, else off",
         ),
-    ] = None
+    ] = "off"
     certificate: Annotated[Path | None, About(meaning="as in `[tls]`, in place of that one")] = None
     key: Annotated[Path | None, About(meaning="as in `[tls]`, in place of that one")] = None
-    proxies: Annotated[
+    proxy_networks: Annotated[
         Networks,
         About(
             meaning="whose connections begin with a PROXY header; on a UNIX socket, everybody's if"

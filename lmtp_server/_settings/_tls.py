@@ -48,26 +48,24 @@ class TlsTable(Table):
             dovecot="ssl_ca, ssl_server_ca_file",
         ),
     ] = None
-    client_certificate_required: Annotated[
+    verify: Annotated[
         Flag,
         About(
             meaning="whether a client must show a certificate",
             dovecot="ssl_verify_client_cert, ssl_server_request_client_cert",
         ),
     ] = False
-    names: Annotated[
+    sni: Annotated[
         dict[Hostname, CertificateTable],
-        Allowed('tables [tls.names."NAME"]'),
+        Allowed('tables [tls.sni."NAME"]'),
         About(meaning="certificates for clients that ask for a name", dovecot="local_name"),
     ] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _together(self) -> Self:
-        for key in ("key", "names"):
+        for key in ("key", "sni"):
             if self.certificate is None and getattr(self, key):
                 raise TableFault(key, "there is no certificate for it: set tls.certificate")
-        if self.client_certificate_required and self.client_ca is None:
-            raise TableFault(
-                "client_certificate_required", "nothing to verify with: set tls.client_ca"
-            )
+        if self.verify and self.client_ca is None:
+            raise TableFault("verify", "nothing to verify with: set tls.client_ca")
         return self

@@ -274,7 +274,7 @@ class ServeSettings(Table):
                 )
         for number, listener in enumerate(self.listener):
             if (
-                listener.tls in {"starttls", "implicit"}
+                listener.tls != "off"
                 and listener.certificate is None
                 and self.tls.certificate is None
             ):

@@ -5,31 +5,15 @@ from typing import Annotated
 from pydantic import Field
 
 from ._table import About, Allowed, Table
-from ._types import Seconds, Size, count
+from ._types import Size, Timeout, count
 
 _MOST = 1 << 31
 
 
 class WorkerTable(Table):
-    """What a worker takes, and when it is replaced: its successor is ready before it ends."""
+    """When a worker is replaced. Its successor is ready before it accepts no more."""
 
-    client_limit: Annotated[
-        int,
-        *count(1, _MOST),
-        About(
-            meaning="connections of one worker at a time; the next is told 421",
-            dovecot="service lmtp: client_limit",
-        ),
-    ] = 1000
-    total_client_limit: Annotated[
-        int | None,
-        *count(1, _MOST),
-        About(
-            meaning="connections of all workers together; the next is told 421",
-            dovecot="service lmtp: process_limit",
-        ),
-    ] = None
-    restart_after_connections: Annotated[
+    max_connections: Annotated[
         int | None,
         *count(1, _MOST),
         About(
@@ -37,12 +21,12 @@ class WorkerTable(Table):
             dovecot="service lmtp: service_count, restart_request_count",
         ),
     ] = None
-    restart_after_transactions: Annotated[
+    max_transactions: Annotated[
         int | None,
         *count(1, _MOST),
         About(meaning="transactions after which a worker is replaced"),
     ] = None
-    restart_jitter: Annotated[
+    jitter: Annotated[
         float,
         Field(ge=0, le=1),
         Allowed("a number from 0 to 1"),
@@ -59,5 +43,5 @@ class WorkerTable(Table):
         Size | None, About(meaning="resident octets after which it is killed")
     ] = None
     heartbeat: Annotated[
-        Seconds, About(meaning="without a sign of life, after which a worker is killed; 0: never")
+        Timeout, About(meaning="without a sign of life, after which a worker is killed")
     ] = 30.0

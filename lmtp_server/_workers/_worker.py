@@ -54,7 +54,7 @@ def work(settings: ServeSettings, listeners: Sequence[Opened], hooks: Hooks, pos
     # Where it writes as one user, that is its own.
     mail = open_mail(settings, own_uid=os.geteuid())
     trusted = {each.plan.address: each.plan.trusted for each in listeners if each.plan.trusted}
-    presence = Presence(post.place, most=settings.worker.total_client_limit)
+    presence = Presence(post.place, most=settings.limits.total_client_limit)
     for started in hooks.started:
         started(post, presence)
 
@@ -74,7 +74,7 @@ def work(settings: ServeSettings, listeners: Sequence[Opened], hooks: Hooks, pos
             extensions=STANDARD_EXTENSIONS | _FOR_OTHERS if trusted else STANDARD_EXTENSIONS,
         ),
         listeners=[each.listener(presence) for each in listeners],
-        max_connections=settings.worker.client_limit,
+        max_connections=settings.limits.client_limit,
         channel=post.channel,
         beat=beat,
         drain=settings.drain,

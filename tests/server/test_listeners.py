@@ -71,7 +71,7 @@ def test_proxies_and_trust_are_those_of_each_listener(start: Start, config: Conf
             'listen = ["127.0.0.1:0"]',
             "workers = 1",
             *("[[listener]]", 'address = "[::1]:0"'),
-            *('proxies = ["::1"]', 'trusted_networks = ["192.0.2.0/24"]'),
+            *('proxy_networks = ["::1"]', 'trusted_networks = ["192.0.2.0/24"]'),
             "client_limit_per_peer = 1",
         ),
     )

@@ -24,14 +24,14 @@ def _settings(*worker: str, workers: int = 1) -> list[str]:
 @pytest.mark.parametrize(
     ("rule", "why"),
     [
-        ("restart_after_connections = 3", "has served 3 connections"),
-        ("restart_after_transactions = 3", "has had 3 transactions"),
+        ("max_connections = 3", "has served 3 connections"),
+        ("max_transactions = 3", "has had 3 transactions"),
     ],
 )
 def test_a_worker_that_has_done_enough_is_replaced(
     start: Start, config: Config, rule: str, why: str
 ) -> None:
-    program = start("--config", config(*_settings(rule, "restart_jitter = 0")))
+    program = start("--config", config(*_settings(rule, "jitter = 0")))
     (address,) = program.addresses()
     (pid,) = program.workers()
     with Peer(address) as staying:
@@ -135,7 +135,7 @@ def test_more_and_fewer_workers_by_signals(start: Start) -> None:
 def test_all_workers_together_have_a_limit(start: Start, config: Config) -> None:
     program = start(
         "--config",
-        config('listen = ["unix:s"]', "workers = 3", "[worker]", "total_client_limit = 4"),
+        config('listen = ["unix:s"]', "workers = 3", "[limits]", "total_client_limit = 4"),
     )
     program.addresses()
     folder = os.readlink(f"/proc/{program.pid}/cwd")
@@ -196,7 +196,7 @@ def test_the_service_manager_is_told(
             while not manager.recv(4096).startswith(start.encode()):
                 pass
 
-        program = start("--config", config(*_settings("heartbeat = 604800")))
+        program = start("--config", config(*_settings("heartbeat = 86400")))
         hear("STATUS=1 workers")
         hear("READY=1")
         hear("WATCHDOG=1")

@@ -1,0 +1,174 @@
+"""Dovecot's settings that are settings here, with values that mean the same or nearly so."""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from lmtp_server._users import MailTemplate
+
+from ._dovecot_draft import Draft
+
+_FSYNC: Final = {"always": "optimized", "optimized": "optimized", "never": "never"}
+_DIRECT: Final[Mapping[str, str]] = {
+    "hostname": "hostname",
+    "login_greeting": "greeting",
+    "recipient_delimiter": "recipient_delimiter",
+    "auth_username_chars": "auth_username_chars",
+    "auth_username_format": "auth_username_format",
+    "lmtp_save_to_detail_mailbox": "save_to_detail_mailbox",
+    "lda_mailbox_autocreate": "mailbox_autocreate",
+    "lda_mailbox_autosubscribe": "mailbox_autosubscribe",
+    "mailbox_list_utf8": "mailbox_utf8",
+    "mail_save_crlf": "save_crlf",
+    "mail_temp_dir": "spool_directory",
+    "first_valid_uid": "first_valid_uid",
+    "last_valid_uid": "last_valid_uid",
+    "first_valid_gid": "first_valid_gid",
+    "last_valid_gid": "last_valid_gid",
+    "lmtp_hdr_delivery_address": "trace.delivered_to",
+    "lmtp_add_received_header": "trace.received",
+    "lda_original_recipient_header": "trace.original_recipient_header",
+}
+"""Settings whose values mean the same here."""
+_NUMBERS: Final = {"first_valid_uid", "last_valid_uid", "first_valid_gid", "last_valid_gid"}
+_NOT_EMPTY: Final = {"hostname", "login_greeting", "auth_username_format", "mail_temp_dir"}
+_FLAGS: Final = {"yes": True, "no": False}
+
+
+def import_values(draft: Draft) -> None:
+    for name, path in _DIRECT.items():
+        if name not in draft.settings:
+            continue
+        value = draft.take(name)
+        if not value and name in _NOT_EMPTY:
+            continue
+        reading = _reading(draft, name, value)
+        if reading is None:
+            continue
+        table, _, key = path.rpartition(".")
+        draft.table(f"[{table}]" if table else "").set(key, reading, f"{name} = {value}")
+
+
+def _reading(draft: Draft, name: str, value: str) -> object:
+    """The value as it is written here; None where it cannot be."""
+    if value in _FLAGS and name not in {"hostname", "login_greeting"}:
+        return _FLAGS[value]
+    if name in _NUMBERS:
+        if value.isdecimal() and (int(value) > 0 or name.startswith("last")):
+            return int(value)
+        draft.note(name, f"{value!r} is no number that is allowed here: left at the default")
+        return None
+    if name == "lmtp_hdr_delivery_address" and value not in {"final", "original", "none"}:
+        draft.note(name, f"{value!r} is not known here: left at 'final'")
+        return None
+    if name == "auth_username_format":
+        return draft.with_variables(name, value)
+    if name in {"auth_username_chars", "recipient_delimiter"} and not re.fullmatch(
+        r"[!-~]*", value
+    ):
+        draft.note(name, "only printable ASCII is allowed here: left at the default")
+        return None
+    if name == "recipient_delimiter" and re.search(r"[A-Za-z0-9@]", value):
+        draft.note(name, "letters, digits and '@' delimit nothing here: left at the default")
+        return None
+    if name == "login_greeting" and not (value.isascii() and value.isprintable()):
+        draft.note(name, "only printable ASCII is allowed here: left at the default")
+        return None
+    if name == "lda_original_recipient_header" and not re.fullmatch(r"[!-9;-~]*", value):
+        draft.note(name, f"{value!r} is no name of a header field")
+        return None
+    if name == "hostname" and not re.fullmatch(
+        r"[A-Za-z0-9_]([A-Za-z0-9._\-]{0,253}[A-Za-z0-9_])?", value
+    ):
+        draft.note(name, f"{value!r} is no name of a host: this machine's is taken")
+        return None
+    return value
+
+
+def import_near_values(draft: Draft) -> None:
+    fsync = draft.take("mail_fsync")
+    if fsync:
+        draft.top.set("fsync", _FSYNC.get(fsync, "optimized"), f"mail_fsync = {fsync}")
+        if fsync == "always":
+            draft.note(
+                "mail_fsync", "always: all that a delivery writes is synced by optimized, too"
+            )
+    workarounds = draft.take("lmtp_client_workarounds").replace(",", " ").split()
+    draft.seen.add("haproxy_timeout")
+    known = [word for word in workarounds if word in {"whitespace-before-path", "mailbox-for-path"}]
+    limits = draft.table("[limits]")
+    limits.set(
+        "client_workarounds",
+        [*known, "missing-domain"],
+        "lmtp_client_workarounds; Dovecot takes addresses without a domain, always",
+    )
+    timeout = draft.settings.get("mail_max_lock_timeout", "")
+    draft.seen.add("mail_max_lock_timeout")
+    if timeout and timeout.split()[0] != "0":
+        draft.note(
+            "mail_max_lock_timeout",
+            f"{timeout}: set lock_timeout, which is 30 seconds, if that is too long",
+        )
+    for namespace in draft.root.find("namespace"):
+        separator = namespace.get("separator")
+        if namespace.get("inbox") == "yes" and len(separator) == 1:
+            draft.top.set("mailbox_separator", separator, f"namespace: separator = {separator}")
+
+
+def import_mail_location(draft: Draft) -> None:
+    location = draft.take("mail_location")
+    driver, path = draft.take("mail_driver"), draft.take("mail_path")
+    options: list[str] = []
+    origin = f"mail_location = {location}"
+    if location:
+        driver, _, rest = location.partition(":")
+        path, *options = rest.split(":")
+    elif driver or path:
+        origin = f"mail_driver = {driver}, mail_path = {path}"
+    else:
+        draft.note(
+            "mail_location",
+            "it is not set, so Dovecot looks for mail where it may be: set mail, such as"
+            " '~/Maildir'",
+        )
+    if driver != "maildir":
+        if driver:
+            draft.note(
+                "mail_location",
+                f"mail in the format {driver} cannot be delivered to, only Maildirs: new mail"
+                " goes to ~/Maildir; let Dovecot use it, too (mail_location ="
+                " maildir:~/Maildir) and convert what there is (doveadm sync)",
+            )
+        path, options = "~/Maildir", []
+    path = path.replace("%{home}", "~", 1) if path.startswith("%{home}") else path
+    path = path.replace("%h", "~", 1) if path.startswith("%h") else path
+    path = path.rstrip("/") or "~/Maildir"
+    try:
+        MailTemplate(path)
+    except ValueError as error:
+        draft.note(
+            "mail_location", f"{path!r} cannot be taken over: {error}; set mail to another path"
+        )
+        path = "~/Maildir"
+    draft.top.set("mail", path, origin)
+    for option in options:
+        name, _, value = option.partition("=")
+        if name == "UTF-8":
+            draft.top.set("mailbox_utf8", True, origin)
+        elif name == "LAYOUT" and value != "maildir++":
+            draft.note(
+                "mail_location",
+                f"LAYOUT={value} is not known here: mail for a detail goes to folders of Maildir++",
+            )
+        elif name == "INBOX" and value.rstrip("/") not in {path, ""}:
+            draft.note(
+                "mail_location",
+                f"INBOX={value} is elsewhere: new mail goes to {path}, which Dovecot does not"
+                " show as INBOX",
+            )
+    inbox = draft.take("mail_inbox_path")
+    if inbox and driver == "maildir" and inbox.rstrip("/") != path:
+        draft.note(
+            "mail_inbox_path",
+            f"{inbox} is elsewhere: new mail goes to {path}, which Dovecot does not show as INBOX",
+        )
