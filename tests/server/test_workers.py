@@ -196,7 +196,7 @@ def test_the_service_manager_is_told(
             while not manager.recv(4096).startswith(start.encode()):
                 pass
 
-        program = start("--config", config(*_settings("heartbeat = 604800")))
+        program = start("--config", config(*_settings("heartbeat = 86400")))
         hear("STATUS=1 workers")
         hear("READY=1")
         hear("WATCHDOG=1")
