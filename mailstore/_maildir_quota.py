@@ -20,6 +20,7 @@ from ._maildir import Parts, split_path
 from ._quota import NothingReserved, QuotaPolicy, Reservation, Usage
 from ._quota_rules import Limits
 from ._quota_warnings import WarningRunner
+from ._sync import Sync
 
 _logger: Final = logging.getLogger("mailstore")
 
@@ -72,8 +73,10 @@ class MaildirQuotas:
     """The quotas of Maildirs below `root`, the directory of the store.
 
     `folder_name` gives the name that rules have for a folder, from that of its directory, such as
-    `.Lists.2030`; left out, that is the name without the dot, and "INBOX" for "". Raises OSError if
-    `root` cannot be opened. May be used by several threads and across fork(2).
+    `.Lists.2030`; left out, that is the name without the dot, and "INBOX" for "". `sync` is that of
+    the store: a file `maildirsize` is durable only with Sync.ALWAYS; what is lost of it is counted
+    anew or missing from the count, and never mail. Raises OSError if `root` cannot be opened. May
+    be used by several threads and across fork(2).
     """
 
     def __init__(
@@ -81,7 +84,9 @@ class MaildirQuotas:
         root: str | os.PathLike[str],
         *,
         folder_name: Callable[[str], str] = _name_of,
+        sync: Sync = Sync.OPTIMIZED,
     ) -> None:
+        self._durable = sync is Sync.ALWAYS
         self._path = os.path.abspath(root)
         self._folder_name = folder_name
         self._flights = _Flights()
@@ -107,7 +112,13 @@ class MaildirQuotas:
         """
         parts = split_path(self._path, maildir)
         return MaildirQuota(
-            self._root, parts, policy, self._folder_name, self._flights, self._warnings
+            self._root,
+            parts,
+            policy,
+            self._folder_name,
+            self._flights,
+            self._warnings,
+            durable=self._durable,
         )
 
     def close(self) -> None:
@@ -122,7 +133,7 @@ class MaildirQuota:
     Maildir itself.
     """
 
-    __slots__ = ("_flights", "_folder_name", "_parts", "_policy", "_root", "_warnings")
+    __slots__ = ("_durable", "_flights", "_folder_name", "_parts", "_policy", "_root", "_warnings")
 
     def __init__(
         self,
@@ -132,7 +143,10 @@ class MaildirQuota:
         folder_name: Callable[[str], str],
         flights: _Flights,
         warnings: WarningRunner,
+        *,
+        durable: bool,
     ) -> None:
+        self._durable = durable
         self._root = root
         self._parts = parts
         self._policy = policy
@@ -200,7 +214,12 @@ class MaildirQuota:
             try:
                 with self._open() as maildir:
                     if maildir is not None:
-                        after = _maildirsize.append(maildir, size, tell=bool(self._policy.warnings))
+                        after = _maildirsize.append(
+                            maildir,
+                            size,
+                            tell=bool(self._policy.warnings),
+                            durable=self._durable,
+                        )
             except OSError as error:
                 # The message is there, and stays. It counts when all mail is counted.
                 path = "/".join(self._parts)
@@ -277,7 +296,7 @@ class MaildirQuota:
 
     def _recount(self, maildir: int) -> Usage:
         before = _maildirsize.read(maildir) if self._policy.warnings else None
-        usage = _maildirsize.recount(maildir, self._limits, self._counts)
+        usage = _maildirsize.recount(maildir, self._limits, self._counts, durable=self._durable)
         if before is not None:
             self._warn(before.usage, usage)
         return usage

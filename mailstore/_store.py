@@ -45,7 +45,7 @@ class MaildirStore:
         root: str | os.PathLike[str],
         *,
         hostname: str,
-        sync: Sync = Sync.FSYNC,
+        sync: Sync = Sync.OPTIMIZED,
         line_ending: LineEnding = LineEnding.LF,
         spool_directory: str | os.PathLike[str] | None = None,
         spool_threshold: int = 128 * 1024,
