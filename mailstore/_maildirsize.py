@@ -174,7 +174,8 @@ def recount(
 
     `counted` says of each folder, by the name of its directory ("" is INBOX), whether it counts.
     What others add meanwhile may be in the new file twice, but is not lost; it is not in what this
-    gives. `durable`: the file is synced. Raises OSError for what cannot be counted; that the file cannot be written is no failure.
+    gives. `durable`: the file is synced. Raises OSError for what cannot be counted; that the file
+    cannot be written is no failure.
     """
     try:
         old = _old_file(maildir, limits, durable=durable)
