@@ -126,7 +126,7 @@ class MaildirStore:
 class MaildirSink:
     """Takes the content of one message and delivers it (an `lmtp_proto.Sink`)."""
 
-    __slots__ = ("_copies", "_find", "_id", "_outcomes", "_quotas", "_spool", "_trace")
+    __slots__ = ("_copies", "_find", "_id", "_outcomes", "_quotas", "_spool", "_trace", "on_close")
 
     def __init__(
         self,
@@ -144,6 +144,8 @@ class MaildirSink:
         self._trace = trace
         self._quotas = quotas
         self._outcomes: dict[Place, Outcome] = {}
+        self.on_close: Callable[[], None] | None = None
+        """Called when the message is over."""
 
     def write(self, data: bytes, /) -> Callable[[], None] | None:
         """Take the next octets; a job, if there is one, raises OSError."""
@@ -181,6 +183,8 @@ class MaildirSink:
     def close(self) -> None:
         """Let the message go. Deliveries that were begun come to their end."""
         self._spool.close()
+        if self.on_close is not None:
+            self.on_close()
 
     def _within(
         self,
