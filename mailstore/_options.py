@@ -50,7 +50,8 @@ class DeliveredTo(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceOptions:
-    """The fields in front of a message. Raises ValueError for what is no name of a field."""
+    """The fields in front of a message. Raises ValueError for what is no name of a field, or for a
+    negative limit."""
 
     return_path: bool = True
     """Whether there is a Return-Path, in place of any that the message brings along."""
@@ -60,8 +61,13 @@ class TraceOptions:
     original_recipient_header: str = ""
     """The field that names the original recipient where no ORCPT does, such as `X-Original-To`
     (Dovecot's `lda_original_recipient_header`). It must be one that the client takes care of."""
+    hop_limit: int = 100
+    """A message that brings along more fields Received is taken for one that goes in circles, and
+    is refused with 554 5.4.6 (RFC 5321 6.3); 0 for any number."""
 
     def __post_init__(self) -> None:
         name = self.original_recipient_header
         if name and _FIELD_NAME.fullmatch(name) is None:
             raise ValueError(f"{name!a} is no name of a header field")
+        if self.hop_limit < 0:
+            raise ValueError(f"the limit of hops {self.hop_limit} is negative: 0 is none")

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final
 
 from ._files import SharedFile, copy_all, write_all
-from ._header import address_in, header_length, without_return_path
+from ._header import address_in, header_length, hops_in, without_return_path
 
 # What is written to the file at a time: small enough to hold for each connection, large enough
 # that handing it to a thread costs little.
@@ -35,7 +35,7 @@ class Spool:
     With `drop_return_path`, Return-Path fields that the content brings along are left out, because
     final delivery writes its own (RFC 5321 4.4). The address in the first header field `field`, if
     one is named, becomes `field_address`. Both only if the header ends within the first `threshold`
-    octets.
+    octets. Fields Received are counted in so many octets of a header that is longer.
 
     `write` and `finish` are called by one thread at a time; `copy_to` may run in several.
     """
@@ -53,6 +53,7 @@ class Spool:
         "_line_ending",
         "_threshold",
         "field_address",
+        "hops",
         "rest",
         "virtual_size",
     )
@@ -79,6 +80,8 @@ class Spool:
         self._begun = False
         self._after_cr = False
         self.field_address: str | None = None
+        self.hops = 0
+        """After `finish`: how many fields Received the content brings along."""
         self.rest = b""
         """After `finish`: the octets to store that are not in the file; all of a small message."""
         self.virtual_size = 0
@@ -170,6 +173,10 @@ class Spool:
         # the same however the content was cut into writes.
         end = header_length(block, self._threshold, complete=complete)
         header = bytes(block[:end])
+        if end:
+            self.hops = hops_in(header)
+        elif not block.startswith((b"\r\n", b"\n")):
+            self.hops = hops_in(block[: self._threshold])
         if self._field:
             self.field_address = address_in(header, self._field)
         kept = without_return_path(header) if self._drop_return_path else header

@@ -18,7 +18,7 @@ from ._destination import Destination
 from ._folders import NoFolderError, Place, find_place
 from ._maildir import split_path
 from ._options import DeliveredTo, FolderOptions, TraceOptions
-from ._outcome import Outcome, PendingReply, refusal
+from ._outcome import MailLoopError, Outcome, PendingReply, refusal
 from ._quota import Quota, store_within
 from ._spool import LineEnding, Spool
 from ._sync import Sync
@@ -166,6 +166,10 @@ class MaildirSink:
             return outcome.reply_to(recipient)
         outcome = self._outcomes[place] = Outcome(place, self._id)
         self._spool.finish()
+        if self._trace.hop_limit and self._spool.hops > self._trace.hop_limit:
+            text = f"more than {self._trace.hop_limit} Received fields"
+            outcome.set(MailLoopError(text))
+            return outcome.reply_to(recipient)
         header = self._trace.for_recipient(recipient, self._spool.field_address)
         quota = self._quotas.get(recipient)
         if quota is not None or not (place.is_plain and self._spool.in_memory):
