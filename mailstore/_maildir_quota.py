@@ -24,11 +24,14 @@ from ._sync import Sync
 
 _logger: Final = logging.getLogger("mailstore")
 
+# How often mail is counted for one message while others come in and leave it open whether it fits.
+_COUNTS: Final = 5
+
 
 class _Flight:
     """What is on its way to one Maildir."""
 
-    __slots__ = ("counting", "lock", "messages", "octets", "users")
+    __slots__ = ("counting", "lock", "messages", "octets", "stored", "users")
 
     def __init__(self) -> None:
         # Held for a few system calls on a small file, never while a Maildir is counted.
@@ -37,6 +40,8 @@ class _Flight:
         self.counting = threading.Lock()
         self.octets = 0
         self.messages = 0
+        # What has arrived, in all.
+        self.stored = Usage(0, 0)
         self.users = 0
 
 
@@ -226,6 +231,7 @@ class MaildirQuota:
                 _logger.error("maildirsize in %a was not added to: %s", path, error)
             flight.octets -= size
             flight.messages -= 1
+            flight.stored = Usage(flight.stored.octets + size, flight.stored.messages + 1)
         self._flights.leave(self._parts, flight)
         if after is None and self._policy.warnings:
             # The first message of a Maildir may cross a limit as well.
@@ -264,13 +270,14 @@ class MaildirQuota:
     ) -> None:
         """Put so much in flight if there is room. Raises QuotaExceeded and OSError."""
 
+        def together(usage: Usage) -> Usage:
+            return Usage(usage.octets + flight.octets, usage.messages + flight.messages)
+
         def attempt(found: _maildirsize.Recorded | None) -> bool:
             """Whether that is decided: nobody is refused for numbers that may be wrong."""
             if found is None:
                 return False
-            usage = found.usage
-            together = Usage(usage.octets + flight.octets, usage.messages + flight.messages)
-            if not has_room(together):
+            if not has_room(together(found.usage)):
                 if found.fresh or not has_room(Usage(0, 0)):
                     raise self._policy.exceeded()
                 return False
@@ -290,9 +297,18 @@ class MaildirQuota:
                 with flight.lock:
                     if attempt(_maildirsize.read(maildir, self._limits)):
                         return
-                usage = self._recount(maildir)
-                with flight.lock:
-                    attempt(_maildirsize.Recorded(usage, fresh=True))
+                for left in reversed(range(_COUNTS)):
+                    before = flight.stored
+                    usage = self._recount(maildir)
+                    with flight.lock:
+                        # What arrived meanwhile was perhaps counted and perhaps not.
+                        most = Usage(
+                            usage.octets + flight.stored.octets - before.octets,
+                            usage.messages + flight.stored.messages - before.messages,
+                        )
+                        if has_room(together(most)) or not has_room(together(usage)) or not left:
+                            attempt(_maildirsize.Recorded(most, fresh=True))
+                            return
 
     def _recount(self, maildir: int) -> Usage:
         before = _maildirsize.read(maildir) if self._policy.warnings else None

@@ -10,6 +10,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -523,3 +524,28 @@ def test_what_is_durable_before_a_message_is_acknowledged(
     quotas.close()
     added = [("maildirsize", counted + b"70 1\n")]
     assert synced == (added if sync is Sync.ALWAYS else [])
+
+
+def test_what_arrives_while_mail_is_counted_is_not_missed(
+    tmp_path: Path, maildir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quotas = MaildirQuotas(tmp_path)
+    quota = quotas.of(PurePath("user"), QuotaPolicy.parse("*:messages=3"))
+    room = quota.reserve(100)
+    real, counts = os.scandir, []
+
+    def scandir(directory: int) -> Any:
+        # new/ was looked through already.
+        if os.readlink(f"/proc/self/fd/{directory}").endswith("/cur"):
+            counts.append(directory)
+            if len(counts) == 1:
+                _mail(maildir, 100)
+                room.commit()
+        return real(directory)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    (maildir / "maildirsize").unlink()
+    with pytest.raises(QuotaExceeded):
+        quota.reserve(100)
+    assert len(counts) == 2
+    quotas.close()
