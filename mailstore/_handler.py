@@ -16,7 +16,7 @@ from ._destination import Destination
 from ._folders import NoFolderError
 from ._outcome import refusal
 from ._quota import Quota, QuotaExceeded
-from ._store import NO_QUOTAS, MaildirSink, MaildirStore
+from ._store import BUSY, NO_QUOTAS, MaildirSink, MaildirStore
 from ._user_limits import UserLimits
 
 _logger: Final = logging.getLogger("mailstore")
@@ -87,7 +87,9 @@ class StoreHandler(Handler):
             return refusal(error, recipient)
         size = transaction.mail.parameters.size or 0
         check = partial(_check, quota, recipient, size, folder)
-        return check if known else partial(self._accept, check, session, place)
+        if not known:
+            check = partial(self._accept, check, session, place)
+        return self._store.in_turn(place, check, refusal(BUSY, recipient))
 
     def open(self, transaction: Transaction, /) -> MaildirSink:
         """The content goes to the store."""

@@ -29,7 +29,8 @@ class FolderOptions:
     refuse_missing: bool = False
     """Answer 550 where there is no such folder and none is made; else the INBOX gets the mail."""
     lock_timeout: float = 30.0
-    """Seconds to wait for a lock on a user's subscriptions or keywords."""
+    """Seconds to wait for a lock on a user's subscriptions or keywords, and for a turn where many
+    deliveries to one Maildir wait; 451 4.2.0 then."""
 
     def __post_init__(self) -> None:
         separator = self.separator

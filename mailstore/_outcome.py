@@ -145,4 +145,6 @@ def refusal(error: Exception, recipient: Recipient) -> Reply:
         return Reply(452, f"<{recipient}> insufficient system storage", enhanced="4.3.1")
     if number == errno.EDQUOT:
         return Reply(452, f"<{recipient}> mailbox is full", enhanced="4.2.2")
+    if number == errno.ETIMEDOUT:
+        return Reply(451, f"<{recipient}> Timeout while waiting for lock", enhanced="4.2.0")
     return Reply(451, f"<{recipient}> temporary internal error", enhanced="4.3.0")

@@ -4,14 +4,16 @@ The invariant: a recipient is answered 250 only when its copy is durable. A fail
 own is answered 4xx, so that the client keeps the message and tries again.
 """
 
+import errno
 import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from functools import partial
 from pathlib import PurePath
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
 
-from lmtp_proto import Recipient, Reply, Transaction
+from lmtp_proto import Pending, Recipient, Reply, Transaction
 
 from ._copies import CopyWriter
 from ._destination import Destination
@@ -23,9 +25,13 @@ from ._quota import Quota, store_within
 from ._spool import LineEnding, Spool
 from ._sync import Sync
 from ._trace import TraceHeader
+from ._turns import Turns
+
+T = TypeVar("T")
 
 _FOLDERS: Final = FolderOptions()
 _TRACE: Final = TraceOptions()
+BUSY: Final = TimeoutError(errno.ETIMEDOUT, "others wait for the same Maildir")
 NO_QUOTAS: Final[Mapping[Recipient, Quota]] = MappingProxyType({})
 
 
@@ -61,6 +67,7 @@ class MaildirStore:
         self._line_ending = line_ending
         self._spool_directory = os.fspath(spool_directory or self._root)
         self._spool_threshold = spool_threshold
+        self._turns = Turns(folders.lock_timeout)
         self._copies = CopyWriter(
             os.open(self._root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC),
             hostname=hostname,
@@ -102,7 +109,9 @@ class MaildirStore:
         def find(recipient: Recipient) -> Place:
             return self._find(destinations[recipient])
 
-        return MaildirSink(self._copies, transaction.id, find, spool, trace, quotas)
+        return MaildirSink(
+            self._copies, transaction.id, find, spool, trace, quotas, turns=self._turns
+        )
 
     def folder_name(self, destination: PurePath | Destination) -> str:
         """What the rules of a quota call the mailbox of `destination`: its name on disk, or INBOX.
@@ -112,6 +121,29 @@ class MaildirStore:
         """
         return _folder_name(self._find(destination))
 
+    def in_turn(
+        self,
+        destination: PurePath | Destination,
+        job: Callable[[], Reply | None],
+        late: Reply,
+    ) -> "Callable[[], Reply | None] | Future[Reply | None]":
+        """`job`, which may wait for the Maildir of `destination`, as an answer that leaves the
+        threads of the caller to others: its result, or `late` where its turn does not come in time.
+
+        Raises ValueError for a Maildir that is not below the root of the store.
+        """
+        result: Future[Reply | None] = Future()
+
+        def run() -> None:
+            try:
+                result.set_result(job())
+            except Exception as error:
+                result.set_exception(error)
+
+        parts = self._find(destination).parts
+        mine = self._turns.begin(parts, run, partial(result.set_result, late))
+        return result if mine is None else partial(_run, mine, result)
+
     def _find(self, destination: PurePath | Destination) -> Place:
         if isinstance(destination, Destination):
             parts = split_path(self._root, destination.maildir)
@@ -120,13 +152,17 @@ class MaildirStore:
 
     def close(self) -> None:
         """Finish the deliveries that were begun and release all descriptors."""
+        self._turns.close()
         self._copies.close()
 
 
 class MaildirSink:
     """Takes the content of one message and delivers it (an `lmtp_proto.Sink`)."""
 
-    __slots__ = ("_copies", "_find", "_id", "_outcomes", "_quotas", "_spool", "_trace", "on_close")
+    __slots__ = (
+        *("_copies", "_find", "_id", "_outcomes", "_quotas", "_spool", "_trace", "_turns"),
+        "on_close",
+    )
 
     def __init__(
         self,
@@ -136,7 +172,10 @@ class MaildirSink:
         spool: Spool,
         trace: TraceHeader,
         quotas: Mapping[Recipient, Quota] = NO_QUOTAS,
+        *,
+        turns: Turns,
     ) -> None:
+        self._turns = turns
         self._copies = copies
         self._id = transaction_id
         self._find = find
@@ -176,7 +215,7 @@ class MaildirSink:
             store = self._copies.begin(place, header, self._spool)
             if quota is not None:
                 store = self._within(quota, recipient, place, len(header), store)
-            return partial(self._store, outcome, recipient, store)
+            return self._in_turn(outcome, recipient, store)
         reply = outcome.reply_to(recipient)
         try:
             self._copies.submit(place.parts, header, self._spool, outcome.set)
@@ -208,15 +247,29 @@ class MaildirSink:
             enforced=not recipient.parameters.ignore_quota,
         )
 
-    def _store(self, outcome: Outcome, recipient: Recipient, store: Callable[[], None]) -> Reply:
+    def _in_turn(
+        self, outcome: Outcome, recipient: Recipient, store: Callable[[], None]
+    ) -> PendingReply | Callable[[], Reply]:
+        """`store` as a job, or, where one for the same Maildir is under way, behind that."""
         reply = outcome.reply_to(recipient)
-        try:
-            store()
-        except Exception as error:
-            outcome.set(error)
-        else:
-            outcome.set(None)
-        return reply.result()
+        run = self._turns.begin(
+            outcome.place.parts, partial(_store, outcome, store), partial(outcome.set, BUSY)
+        )
+        return reply if run is None else partial(_run, run, reply)
+
+
+def _run(run: Callable[[], None], result: Pending[T]) -> T:
+    run()
+    return result.result()
+
+
+def _store(outcome: Outcome, store: Callable[[], None]) -> None:
+    try:
+        store()
+    except Exception as error:
+        outcome.set(error)
+    else:
+        outcome.set(None)
 
 
 def _folder_name(place: Place) -> str:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 
@@ -67,6 +68,8 @@ class _Server:
             )
             answer = self._handler.rcpt(transaction, recipient)
             reply = answer() if callable(answer) else answer
+            if isinstance(reply, Future):
+                reply = reply.result()
             assert reply is None or isinstance(reply, Reply)
             replies.append(reply)
             if reply is None:
