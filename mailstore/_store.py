@@ -212,6 +212,8 @@ class MaildirSink:
         header = self._trace.for_recipient(recipient, self._spool.field_address)
         quota = self._quotas.get(recipient)
         if quota is not None or not (place.is_plain and self._spool.in_memory):
+            if quota is not None:
+                place = place._replace(mailbox_limit=quota.mailbox_count)
             store = self._copies.begin(place, header, self._spool)
             if quota is not None:
                 store = self._within(quota, recipient, place, len(header), store)
