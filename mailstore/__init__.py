@@ -2,7 +2,8 @@
 
 A `MaildirStore` delivers durably: a recipient is answered 250 when its copy is on disk. A
 `StoreHandler` puts it behind any of the servers. A `Destination` names one of a user's mailboxes.
-`MaildirQuotas` and `RedisQuotas` bound what users may hold.
+`MaildirQuotas` and `RedisQuotas` bound what users may hold, `UserLimits` how many deliveries to one
+user there may be at a time.
 """
 
 from ._destination import Destination
@@ -24,6 +25,7 @@ from ._redis_quota import RedisQuota, RedisQuotas
 from ._spool import LineEnding, Spool
 from ._store import MaildirSink, MaildirStore
 from ._sync import Sync
+from ._user_limits import UserLimits
 
 __all__ = [
     "DeliveredTo",
@@ -52,4 +54,5 @@ __all__ = [
     "Sync",
     "TraceOptions",
     "Usage",
+    "UserLimits",
 ]
