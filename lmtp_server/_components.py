@@ -59,7 +59,7 @@ class Quotas:
 
     def __init__(self, settings: ServeSettings, *, root: str) -> None:
         quota = settings.quota
-        self._maildirs = MaildirQuotas(root)
+        self._maildirs = MaildirQuotas(root, sync=settings.sync)
         self._redis = None
         if quota.backend == "redis":
             assert quota.url is not None

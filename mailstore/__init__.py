@@ -2,7 +2,8 @@
 
 A `MaildirStore` delivers durably: a recipient is answered 250 when its copy is on disk. A
 `StoreHandler` puts it behind any of the servers, `deliver_one` does without one. A `Destination`
-names one of a user's mailboxes. `MaildirQuotas` and `RedisQuotas` bound what users may hold.
+names one of a user's mailboxes. `MaildirQuotas` and `RedisQuotas` bound what users may hold,
+`UserLimits` how many deliveries to one user there may be at a time.
 """
 
 from ._destination import Destination
@@ -25,6 +26,7 @@ from ._redis_quota import RedisQuota, RedisQuotas
 from ._spool import LineEnding, Spool
 from ._store import MaildirSink, MaildirStore
 from ._sync import Sync
+from ._user_limits import UserLimits
 
 __all__ = [
     "DeliveredTo",
@@ -53,5 +55,6 @@ __all__ = [
     "Sync",
     "TraceOptions",
     "Usage",
+    "UserLimits",
     "deliver_one",
 ]

@@ -6,6 +6,7 @@ message of this transaction goes.
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 from pathlib import PurePath
 from typing import Final, NamedTuple
@@ -16,7 +17,8 @@ from ._destination import Destination
 from ._folders import NoFolderError
 from ._outcome import refusal
 from ._quota import Quota, QuotaExceeded
-from ._store import MaildirSink, MaildirStore
+from ._store import BUSY, MaildirSink, MaildirStore
+from ._user_limits import UserLimits
 
 _logger: Final = logging.getLogger("mailstore")
 
@@ -37,27 +39,38 @@ class _Accepted(NamedTuple):
 
     places: dict[Recipient, PurePath | Destination]
     quotas: dict[Recipient, Quota]
+    held: set[PurePath | Destination]
+    """Where its deliveries count for the limits of their users."""
 
 
 class StoreHandler(Handler):
     """Accepts the recipients that `locate` knows and delivers to `store`.
 
     A recipient with a quota, by its `Destination` or by `quota`, is accepted only if a message of
-    the declared SIZE has room.
+    the declared SIZE has room. With `user_limits`, it is accepted only if there are not too many
+    deliveries to the same Maildir on their way: each counts from RCPT on until its message is over
+    or, where that never came, until the next MAIL. Recipients with the same destination count once.
     """
 
     def __init__(
-        self, store: MaildirStore, locate: Locate, *, quota: QuotaOf | None = None
+        self,
+        store: MaildirStore,
+        locate: Locate,
+        *,
+        quota: QuotaOf | None = None,
+        user_limits: UserLimits | None = None,
     ) -> None:
         self._store = store
         self._locate = locate
         self._quota = quota
+        self._user_limits = user_limits
         # The recipients of the transaction in progress, for each session.
         self._accepted: dict[Session, _Accepted] = {}
 
     def mail(self, session: Session, _mail: Mail, /) -> None:
         """A transaction begins; nothing is left of the one before."""
-        self._accepted[session] = _Accepted({}, {})
+        self._forget(session)
+        self._accepted[session] = _Accepted({}, {}, set())
 
     def rcpt(self, transaction: Transaction, recipient: Recipient, /) -> Answer[Reply | None]:
         """Accept the recipient if there is a place for its mail."""
@@ -70,16 +83,27 @@ class StoreHandler(Handler):
         self, find: Callable[[], _Found], transaction: Transaction, recipient: Recipient
     ) -> Reply | None:
         answer = self._accept(find(), transaction, recipient)
+        if isinstance(answer, Future):
+            return answer.result()
         return answer() if callable(answer) else answer
 
     def _accept(
         self, place: _Found, transaction: Transaction, recipient: Recipient
-    ) -> Reply | Callable[[], Reply | None] | None:
+    ) -> Reply | Callable[[], Reply | None] | Future[Reply | None] | None:
         if isinstance(place, Reply):
             return place
-        accepted = self._accepted.get(transaction.session)
+        session = transaction.session
+        accepted = self._accepted.get(session)
         if accepted is None:
             # The client has gone while the place was looked for.
+            return None
+        known = place in accepted.held
+        if not (known or self._hold(accepted, place)):
+            text = f"<{recipient}> Too many concurrent deliveries for user"
+            return Reply(451, text, enhanced="4.3.0")
+        if self._accepted.get(session) is not accepted:
+            # It has gone since.
+            self._release(accepted)
             return None
         accepted.places[recipient] = place
         quota = place.quota if isinstance(place, Destination) else None
@@ -93,18 +117,68 @@ class StoreHandler(Handler):
         try:
             folder = self._store.folder_name(place)
         except NoFolderError as error:
+            if not known:
+                self._give_back(accepted, place)
             return refusal(error, recipient)
         size = transaction.mail.parameters.size or 0
-        return partial(_check, quota, recipient, size, folder)
+        check = partial(_check, quota, recipient, size, folder)
+        if not known:
+            check = partial(self._keep_if, check, accepted, place)
+        return self._store.in_turn(place, check, refusal(BUSY, recipient))
 
     def open(self, transaction: Transaction, /) -> MaildirSink:
         """The content goes to the store."""
         accepted = self._accepted[transaction.session]
-        return self._store.open(transaction, accepted.places, accepted.quotas)
+        sink = self._store.open(transaction, accepted.places, accepted.quotas)
+        if self._user_limits is not None:
+            sink.on_close = partial(self._release, accepted)
+        return sink
 
     def disconnect(self, session: Session, /) -> None:
         """Forget the session."""
-        self._accepted.pop(session, None)
+        self._forget(session)
+
+    def _forget(self, session: Session) -> None:
+        accepted = self._accepted.pop(session, None)
+        if accepted is not None:
+            self._release(accepted)
+
+    def _hold(self, accepted: _Accepted, place: PurePath | Destination) -> bool:
+        """Count a delivery to `place`; False where there are too many."""
+        if self._user_limits is not None:
+            if not self._user_limits.acquire(_user(place)):
+                return False
+            accepted.held.add(place)
+        return True
+
+    def _keep_if(
+        self,
+        check: Callable[[], Reply | None],
+        accepted: _Accepted,
+        place: PurePath | Destination,
+    ) -> Reply | None:
+        """What `check` says; who is refused counts no more."""
+        reply = check()
+        if reply is not None:
+            self._give_back(accepted, place)
+        return reply
+
+    def _release(self, accepted: _Accepted) -> None:
+        for place in list(accepted.held):
+            self._give_back(accepted, place)
+
+    def _give_back(self, accepted: _Accepted, place: PurePath | Destination) -> None:
+        try:
+            accepted.held.remove(place)
+        except KeyError:
+            # A session may end while a job of its own runs.
+            return
+        if self._user_limits is not None:
+            self._user_limits.release(_user(place))
+
+
+def _user(place: PurePath | Destination) -> str:
+    return str(place.maildir if isinstance(place, Destination) else place)
 
 
 def _check(quota: Quota, recipient: Recipient, size: int, folder: str) -> Reply | None:

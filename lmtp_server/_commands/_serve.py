@@ -39,6 +39,7 @@ from lmtp_server._workers import (
 )
 from lmtp_server._workers._worker import Hooks, work
 from lmtp_sockets import activated_sockets
+from mailstore import UserLimits
 
 _logger: Final = logging.getLogger("lmtp_server")
 
@@ -135,8 +136,9 @@ class _Service:
         if faults:
             self.sockets.drop()
             raise SettingsError(faults)
+        most = settings.limits.user_concurrency_limit
         return Plan(
-            work=partial(self._work, settings, listeners),
+            work=partial(self._work, settings, listeners, UserLimits(most) if most else None),
             count=settings.workers,
             drain=settings.drain,
             rules=_rules(settings.worker),
@@ -144,7 +146,13 @@ class _Service:
             dropped=self.sockets.drop,
         )
 
-    def _work(self, settings: ServeSettings, listeners: list[Opened], post: Post) -> None:
+    def _work(
+        self,
+        settings: ServeSettings,
+        listeners: list[Opened],
+        user_limits: UserLimits | None,
+        post: Post,
+    ) -> None:
         self.sockets.close_others(listeners)
         settled = self.settled
         hooks = Hooks(
@@ -152,6 +160,7 @@ class _Service:
             agents=None
             if settled.broker is None
             else partial(settled.agents, limit=AGENTS_OF_A_WORKER),
+            user_limits=user_limits,
         )
         work(settings, listeners, hooks, post)
 

@@ -76,7 +76,7 @@ class AgentOptions:
     """What all agents have in common."""
 
     hostname: str
-    sync: Sync = Sync.FSYNC
+    sync: Sync = Sync.OPTIMIZED
     line_ending: LineEnding = LineEnding.LF
     folders: FolderOptions = field(default_factory=FolderOptions)
     trace: TraceOptions = field(default_factory=TraceOptions)

@@ -20,7 +20,6 @@ WITHOUT: Final[Mapping[str, str]] = {
     "lmtp_proxy_rawlog_dir": _PROXY,
     "lmtp_verbose_replies": _PROXY,
     "lmtp_rcpt_check_quota": "always: a message that has no room is refused at RCPT, by its SIZE",
-    "lmtp_user_concurrency_limit": "nobody waits for another user's delivery, so there is no limit",
     "lmtp_rawlog_dir": "there are no rawlogs yet",
     "mail_utf8_extensions": "SMTPUTF8 is always offered",
     "protocols": "there is one; `listen` and `[[listener]]` say where",
@@ -83,7 +82,6 @@ WITHOUT: Final[Mapping[str, str]] = {
     "userdb lua": "there is no driver for it; list the users in a file (passwd-file)",
     "userdb dict": "there is no driver for it; list the users in a file (passwd-file)",
     # Quota.
-    "quota_mailbox_count": "the number of folders has no limit",
     "quota_mailbox_message_count": "the messages of one folder have no limit",
     "quota_storage_percentage": "write the limit itself in `quota.rules`",
     "quota_storage_extra": "write a rule for the folder in `quota.rules`",

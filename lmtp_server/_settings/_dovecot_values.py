@@ -10,7 +10,6 @@ from ._fit import fit
 from ._table import find_setting
 from ._top import ServeSettings
 
-_FSYNC: Final = {"always": "optimized", "optimized": "optimized", "never": "never"}
 _DIRECT: Final[Mapping[str, str]] = {
     "hostname": "hostname",
     "login_greeting": "greeting",
@@ -18,6 +17,8 @@ _DIRECT: Final[Mapping[str, str]] = {
     "auth_username_chars": "auth_username_chars",
     "auth_username_format": "auth_username_format",
     "lmtp_save_to_detail_mailbox": "save_to_detail_mailbox",
+    "lmtp_user_concurrency_limit": "limits.user_concurrency_limit",
+    "quota_mailbox_count": "quota.mailbox_count",
     "lda_mailbox_autocreate": "mailbox_autocreate",
     "lda_mailbox_autosubscribe": "mailbox_autosubscribe",
     "mailbox_list_utf8": "mailbox_utf8",
@@ -57,11 +58,7 @@ def import_values(draft: Draft) -> None:
 def import_near_values(draft: Draft) -> None:
     fsync = draft.take("mail_fsync")
     if fsync:
-        draft.top.set("fsync", _FSYNC.get(fsync, "optimized"), f"mail_fsync = {fsync}")
-        if fsync == "always":
-            draft.note(
-                "mail_fsync", "always: all that a delivery writes is synced by optimized, too"
-            )
+        draft.top.set("fsync", fsync, f"mail_fsync = {fsync}")
     workarounds = draft.take("lmtp_client_workarounds").replace(",", " ").split()
     draft.seen |= {"haproxy_timeout", "maildir_copy_with_hardlinks"}
     known = [word for word in workarounds if word in {"whitespace-before-path", "mailbox-for-path"}]

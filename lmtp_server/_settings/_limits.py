@@ -67,6 +67,15 @@ class LimitsTable(Table):
         *count(1, _MOST),
         About(meaning="connections of all workers together; the next is told 421"),
     ] = None
+    user_concurrency_limit: Annotated[
+        int,
+        *count(0, 4096),
+        About(
+            meaning="deliveries to one user that are on their way at a time, over all workers; the"
+            " next is told 451; 0: any. Agents of a user have four at a time for each worker.",
+            dovecot=("lmtp_user_concurrency_limit",),
+        ),
+    ] = 0
     client_workarounds: Annotated[
         list[Literal["whitespace-before-path", "mailbox-for-path", "missing-domain"]],
         Allowed(

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 from mailstore import QuotaPolicy, QuotaRules, QuotaWarning
 
 from ._table import About, Allowed, Table, TableFault
-from ._types import Flag, ReplyText, SecretText, Size, Text, Timeout
+from ._types import Flag, ReplyText, SecretText, Size, Text, Timeout, count
 
 _DEFAULT = QuotaPolicy.parse()
 
@@ -75,6 +75,14 @@ class QuotaTable(Table):
             dovecot=("quota_max_mail_size", "quota_mail_size"),
         ),
     ] = 0
+    mailbox_count: Annotated[
+        int,
+        *count(0, 1 << 31),
+        About(
+            meaning="mailboxes of a user, beyond which deliveries make none; 0: any",
+            dovecot=("quota_mailbox_count",),
+        ),
+    ] = 0
     full_tempfail: Annotated[
         Flag,
         About(
@@ -114,6 +122,7 @@ class QuotaTable(Table):
             *rules,
             grace=self.grace,
             mail_size=str(self.max_mail_size),
+            mailbox_count=self.mailbox_count,
             warnings=[(warning.at, warning.command) for warning in self.warnings],
             full_tempfail=self.full_tempfail,
             exceeded_message=self.exceeded_message,

@@ -170,12 +170,12 @@ class ServeSettings(Table):
         ),
     ] = 30.0
     fsync: Annotated[
-        Literal["optimized", "syncfs", "never"],
-        Allowed("optimized, syncfs or never"),
+        Literal["always", "optimized", "syncfs", "never"],
+        Allowed("always, optimized, syncfs or never"),
         About(
-            meaning="what is done before 250 is said: sync each file and directory, sync the whole"
-            " file system (for one that has mail alone), or nothing - then acknowledged mail can"
-            " be lost",
+            meaning="what is done before 250 is said: sync each file and directory, and with always"
+            " the quota's count as well; sync the whole file system (for one that has mail alone);"
+            " or nothing - then acknowledged mail can be lost",
             dovecot=("mail_fsync",),
         ),
     ] = "optimized"
@@ -311,7 +311,7 @@ class ServeSettings(Table):
     @property
     def sync(self) -> Sync:
         """What a store takes."""
-        return Sync.FSYNC if self.fsync == "optimized" else Sync(self.fsync)
+        return Sync(self.fsync)
 
     @property
     def line_ending(self) -> LineEnding:

@@ -7,7 +7,7 @@ from pydantic import AfterValidator
 from mailstore import DeliveredTo, TraceOptions
 
 from ._table import About, Allowed, Table
-from ._types import Flag
+from ._types import Flag, count
 
 
 def _field_name(text: str) -> str:
@@ -44,6 +44,11 @@ class TraceTable(Table):
             dovecot=("lda_original_recipient_header",),
         ),
     ] = ""
+    hop_limit: Annotated[
+        int,
+        *count(0, 1 << 31),
+        About(meaning="`Received` fields of a message; with more it is refused as a loop; 0: any"),
+    ] = 100
 
     @property
     def options(self) -> TraceOptions:
@@ -53,4 +58,5 @@ class TraceTable(Table):
             delivered_to=DeliveredTo(self.delivered_to),
             received=self.received,
             original_recipient_header=self.original_recipient_header,
+            hop_limit=self.hop_limit,
         )

@@ -14,7 +14,7 @@ from lmtp_server._agents import AgentPlaces, spool_directory
 from lmtp_server._components import Mail, make_users, open_mail
 from lmtp_server._privileges import AgentHandler, AgentPool
 from lmtp_server._settings import ServeSettings
-from mailstore import StoreHandler
+from mailstore import StoreHandler, UserLimits
 
 from ._listeners import Opened
 from ._plan import Post
@@ -41,6 +41,8 @@ class Hooks:
     worker ends then."""
     agents: Callable[[], AgentPool] | None = None
     """Makes the agents that write mail, called once; None where the worker writes it."""
+    user_limits: UserLimits | None = None
+    """What the workers count deliveries to a user in, together; None where nothing is limited."""
     started: Sequence[Callable[[Post, Presence], None]] = ()
     """Called before connections are accepted, with what the worker has from its supervisor and
     who is there."""
@@ -70,7 +72,7 @@ def work(settings: ServeSettings, listeners: Sequence[Opened], hooks: Hooks, pos
         # Where it writes as one user, that is its own.
         mail = open_mail(settings, own_uid=os.geteuid())
         close = mail.close
-        handler = _Handler(mail, trusted)
+        handler = _Handler(mail, trusted, hooks.user_limits)
     else:
         pool = hooks.agents()
         close = pool.close
@@ -123,8 +125,8 @@ class _Trust:
 class _Handler(StoreHandler):
     """The store's."""
 
-    def __init__(self, mail: Mail, trusted: _Networks) -> None:
-        super().__init__(mail.store, mail.users.locate)
+    def __init__(self, mail: Mail, trusted: _Networks, limits: UserLimits | None) -> None:
+        super().__init__(mail.store, mail.users.locate, user_limits=limits)
         self._trusts = _Trust(trusted)
 
     def trusts(self, session: Session, /) -> bool:

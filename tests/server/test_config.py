@@ -339,7 +339,7 @@ def _tables() -> st.SearchStrategy[Mapping[str, object]]:
             "drain": st.floats(0, 86400) | st.sampled_from(["5m", "1 h", "30secs"]),
             "recipient_delimiter": st.sampled_from(["", "+", "+-\"'\\"]),
             "auth_username_chars": _NAMES,
-            "fsync": st.sampled_from(["optimized", "syncfs", "never"]),
+            "fsync": st.sampled_from(["always", "optimized", "syncfs", "never"]),
             "spool_threshold": st.integers(0, 1 << 50) | st.just("1M"),
             "quota": st.fixed_dictionaries(
                 {},

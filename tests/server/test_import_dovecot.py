@@ -172,7 +172,7 @@ _COMMON = "mail_location = maildir:/srv/mail/%d/%n\nprotocols = lmtp\n"
         ("lmtp_hdr_delivery_address = original", "trace.delivered_to", "original"),
         ("lmtp_add_received_header = no", "trace.received", False),
         ("mail_fsync = never", "fsync", "never"),
-        ("mail_fsync = always", "fsync", "optimized"),
+        ("mail_fsync = always", "fsync", "always"),
         ("mail_save_crlf = yes", "save_crlf", True),
         ("first_valid_uid = 5000", "first_valid_uid", 5000),
         ("auth_username_format = %Ln", "auth_username_format", "%Ln"),
