@@ -31,11 +31,19 @@ def fit(setting: Setting, text: str) -> object:
 
 
 def _readings(text: str) -> Iterator[object]:
+    read = list(_as_toml(text))
+    # { file = "PATH" } stands for a text, and is none itself.
+    if text.startswith("{"):
+        yield from read
     yield text
     if text.lower() in _BOOLS:
         yield _BOOLS[text.lower()]
+    yield from read
+    yield [item.strip() for item in text.split(",")] if text else []
+
+
+def _as_toml(text: str) -> Iterator[object]:
     try:
         yield tomllib.loads(f"value = {text}")["value"]
     except (tomllib.TOMLDecodeError, RecursionError):
         pass
-    yield [item.strip() for item in text.split(",")] if text else []

@@ -288,6 +288,16 @@ class TestSecrets:
         assert reason in fault
         assert "hush" not in fault
 
+    def test_one_that_the_environment_names(
+        self, folder: Path, check: Check, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (folder / "redis").write_text("redis://:hush@127.0.0.1/0")
+        monkeypatch.setenv("LMTP_SERVER_QUOTA__URL", "{ file = 'redis' }")
+        assert check("") == []
+        settings = read_settings({}, "s.toml", environment=os.environ)
+        assert settings.quota.url is not None
+        assert settings.quota.url.reveal() == "redis://:hush@127.0.0.1/0"
+
     def test_nor_is_one_of_the_environment_told(
         self, check: Check, monkeypatch: pytest.MonkeyPatch
     ) -> None:
