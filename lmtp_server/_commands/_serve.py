@@ -13,7 +13,7 @@ import shlex
 import ssl
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Final
 
 from lmtp_server import _logging, _mail_root, _privileges
@@ -88,6 +88,8 @@ class _Service:
         self._read = read
         self._who = _who(settings)
         self._privileges = _plan_privileges(settings)
+        # The workers of two plans share what they count in.
+        self._limits = cache(UserLimits)
         self._announced: list[str] = []
 
     def settle(self, settings: ServeSettings) -> None:
@@ -138,7 +140,7 @@ class _Service:
             raise SettingsError(faults)
         most = settings.limits.user_concurrency_limit
         return Plan(
-            work=partial(self._work, settings, listeners, UserLimits(most) if most else None),
+            work=partial(self._work, settings, listeners, self._limits(most) if most else None),
             count=settings.workers,
             drain=settings.drain,
             rules=_rules(settings.worker),

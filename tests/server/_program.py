@@ -125,3 +125,9 @@ class Program:
 def without_log(stderr: str) -> list[str]:
     """The lines that are no log lines."""
     return [line for line in stderr.splitlines() if not re.match(r"\d{4}-\d\d-\d\d ", line)]
+
+
+def warnings(stderr: str) -> list[str]:
+    """The warnings in the log, but for that to whoever runs the tests as root."""
+    lines = stderr.splitlines()
+    return [line for line in lines if " WARNING " in line and "started by root" not in line]

@@ -9,7 +9,7 @@ from pathlib import Path
 import trustme
 
 from tests.server._peer import Peer, connect, deliver
-from tests.server._program import Program
+from tests.server._program import Program, warnings
 
 Start = Callable[..., Program]
 
@@ -48,7 +48,7 @@ def test_clients_finish_what_they_have_begun(
         assert fresh.reply().startswith("250 2.0.0 ")
     assert program.stop() == 0
     assert len(list((folder / "mail/example.test/a/new").iterdir())) == 3
-    assert "WARNING" not in program.stderr
+    assert not warnings(program.stderr)
 
 
 def test_bad_settings_change_nothing(

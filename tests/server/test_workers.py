@@ -6,12 +6,13 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.server._peer import Peer, deliver
-from tests.server._program import COMMAND, SECONDS, Program
+from tests.server._program import COMMAND, SECONDS, Program, warnings
 
 Start = Callable[..., Program]
 Config = Callable[..., str]
@@ -46,7 +47,7 @@ def test_a_worker_that_has_done_enough_is_replaced(
         assert staying.read_to_end().startswith(b"421 4.3.2 ")
     assert deliver(address, "a@example.test")[0].startswith("250 ")
     assert program.stop() == 0
-    assert "WARNING" not in program.stderr
+    assert not warnings(program.stderr)
 
 
 def test_a_worker_that_takes_too_much_memory_is_replaced_or_killed(
@@ -129,7 +130,25 @@ def test_more_and_fewer_workers_by_signals(start: Start) -> None:
     program.send_signal_to_all(signal.SIGUSR1)
     assert deliver(address, "a@example.test")[0].startswith("250 ")
     assert program.stop() == 0
-    assert "WARNING" not in program.stderr
+    assert not warnings(program.stderr)
+
+
+def test_deliveries_to_one_user_are_limited_over_all_workers(start: Start, config: Config) -> None:
+    program = start(
+        "--config",
+        config('listen = ["127.0.0.1:0"]', "workers = 2", "[limits]", "user_concurrency_limit = 2"),
+    )
+    (address,) = program.addresses()
+    with ExitStack() as stack:
+        peers = [stack.enter_context(Peer(address)) for _ in range(6)]
+        for peer in peers:
+            peer.greet()
+            assert peer.say("MAIL FROM:<sender@example.test>").startswith("250 ")
+        replies = [peer.say("RCPT TO:<a@example.test>") for peer in peers]
+        assert sorted(reply[:3] for reply in replies) == ["250"] * 2 + ["451"] * 4
+        assert "Too many concurrent deliveries for user" in max(replies)
+        assert peers[0].say("RCPT TO:<b@example.test>").startswith("250 ")
+    assert program.stop() == 0
 
 
 def test_all_workers_together_have_a_limit(start: Start, config: Config) -> None:
