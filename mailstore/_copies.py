@@ -48,17 +48,17 @@ class CopyWriter:
         `done` is called in another thread, with None or with what went wrong. Raises RuntimeError
         after `close`.
         """
-        name = self._name(header, spool)
+        name = self.name_for(header, spool)
         self._committer.submit(Delivery(parts, name, (header, spool.rest), done))
 
-    def begin(self, place: Place, header: bytes, spool: Spool) -> Callable[[], None]:
+    def begin(self, place: Place, header: bytes, spool: Spool, *, name: str) -> Callable[[], None]:
         """What stores `header` and any message in any mailbox, even after the spool was closed.
 
         To be called once. Blocks until the copy is durable. A large message is copied and synced
-        there, as it would hold up a batch; the committer sees to its directory entry. Raises
-        NoFolderError, OSError, and RuntimeError after `close`.
+        there, as it would hold up a batch; the committer sees to its directory entry. `name` is
+        that of the file, without flags. Raises NoFolderError, OSError, and
+        RuntimeError after `close`.
         """
-        name = self._name(header, spool)
         if not spool.in_memory:
             return partial(self._store_copy, place, name, header, spool)
         return partial(self._store_blocks, place, name, (header, spool.rest))
@@ -116,7 +116,8 @@ class CopyWriter:
         self._committer.close()
         os.close(self._root)
 
-    def _name(self, header: bytes, spool: Spool) -> str:
+    def name_for(self, header: bytes, spool: Spool) -> str:
+        """A new name for the file of `header` and a message, without flags."""
         size = len(header) + spool.size
         virtual_size = len(header) + spool.virtual_size
         if self._line_ending is LineEnding.LF:

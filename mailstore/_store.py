@@ -16,10 +16,12 @@ from lmtp_proto import Recipient, Reply, Transaction
 from ._copies import CopyWriter
 from ._destination import Destination
 from ._folders import NoFolderError, Place, find_place
+from ._incoming import IncomingMessage
 from ._maildir import split_path
 from ._options import DeliveredTo, FolderOptions, TraceOptions
 from ._outcome import Outcome, PendingReply, refusal
 from ._quota import Quota, store_within
+from ._retries import Retries, RetryOptions
 from ._spool import LineEnding, Spool
 from ._sync import Sync
 from ._trace import TraceHeader
@@ -35,7 +37,9 @@ class MaildirStore:
     `hostname` names this host in Received and in file names. Messages above `spool_threshold`
     octets wait in an unnamed file in `spool_directory`, by default `root`: on the same file
     system they are copied cheaply. `folders` says how mailboxes other than the INBOX are treated,
-    `trace` what is written in front of a message. Raises OSError if `root` cannot be opened.
+    `trace` what is written in front of a message. With `retries`, a message that comes again as
+    its reply was lost is answered 250 and not stored again. Raises OSError if `root` cannot be
+    opened.
 
     A store may be used by several threads and across fork(2).
     """
@@ -51,6 +55,7 @@ class MaildirStore:
         spool_threshold: int = 128 * 1024,
         folders: FolderOptions = _FOLDERS,
         trace: TraceOptions = _TRACE,
+        retries: RetryOptions | None = None,
     ) -> None:
         self._root = os.path.abspath(root)
         self._folders = folders
@@ -61,8 +66,10 @@ class MaildirStore:
         self._line_ending = line_ending
         self._spool_directory = os.fspath(spool_directory or self._root)
         self._spool_threshold = spool_threshold
+        directory = os.open(self._root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._retries = None if retries is None else Retries(directory, sync, retries)
         self._copies = CopyWriter(
-            os.open(self._root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC),
+            directory,
             hostname=hostname,
             sync=sync,
             line_ending=line_ending,
@@ -102,7 +109,9 @@ class MaildirStore:
         def find(recipient: Recipient) -> Place:
             return self._find(destinations[recipient])
 
-        return MaildirSink(self._copies, transaction.id, find, spool, trace, quotas)
+        retries = self._retries
+        message = None if retries is None else IncomingMessage(retries, transaction, find)
+        return MaildirSink(self._copies, transaction.id, find, spool, trace, quotas, message)
 
     def folder_name(self, destination: PurePath | Destination) -> str:
         """What the rules of a quota call the mailbox of `destination`: its name on disk, or INBOX.
@@ -126,7 +135,7 @@ class MaildirStore:
 class MaildirSink:
     """Takes the content of one message and delivers it (an `lmtp_proto.Sink`)."""
 
-    __slots__ = ("_copies", "_find", "_id", "_outcomes", "_quotas", "_spool", "_trace")
+    __slots__ = ("_copies", "_find", "_id", "_message", "_outcomes", "_quotas", "_spool", "_trace")
 
     def __init__(
         self,
@@ -136,7 +145,9 @@ class MaildirSink:
         spool: Spool,
         trace: TraceHeader,
         quotas: Mapping[Recipient, Quota] = NO_QUOTAS,
+        message: IncomingMessage | None = None,
     ) -> None:
+        self._message = message
         self._copies = copies
         self._id = transaction_id
         self._find = find
@@ -147,11 +158,14 @@ class MaildirSink:
 
     def write(self, data: bytes, /) -> Callable[[], None] | None:
         """Take the next octets; a job, if there is one, raises OSError."""
+        if self._message is not None:
+            self._message.update(data)
         return self._spool.write(data)
 
     def deliver(self, recipient: Recipient, /) -> PendingReply | Callable[[], Reply]:
         """Deliver to one recipient: a reply to come, or a job that blocks where it may take long,
-        as for a spooled message, a mailbox other than the INBOX, or a recipient with a quota.
+        as for a spooled message, a mailbox other than the INBOX, a recipient with a quota, or a
+        message that may be a retry.
 
         Raises ValueError for a Maildir that is not below the root of the store.
         """
@@ -166,10 +180,15 @@ class MaildirSink:
         self._spool.finish()
         header = self._trace.for_recipient(recipient, self._spool.field_address)
         quota = self._quotas.get(recipient)
-        if quota is not None or not (place.is_plain and self._spool.in_memory):
-            store = self._copies.begin(place, header, self._spool)
+        message = self._message
+        at_once = place.is_plain and self._spool.in_memory
+        if quota is not None or message is not None or not at_once:
+            name = self._copies.name_for(header, self._spool)
+            store = self._copies.begin(place, header, self._spool, name=name)
             if quota is not None:
                 store = self._within(quota, recipient, place, len(header), store)
+            if message is not None:
+                store = message.once(place, name, store)
             return partial(self._store, outcome, recipient, store)
         reply = outcome.reply_to(recipient)
         try:
