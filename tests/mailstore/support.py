@@ -11,6 +11,7 @@ from mailstore import (
     LineEnding,
     MaildirSink,
     MaildirStore,
+    RetryOptions,
     Sync,
     TraceOptions,
 )
@@ -57,6 +58,7 @@ def opened(
     spool_threshold: int = 128 * 1024,
     folders: FolderOptions | None = None,
     trace: TraceOptions | None = None,
+    retries: RetryOptions | None = None,
 ) -> Iterator[MaildirStore]:
     store = MaildirStore(
         root,
@@ -67,6 +69,7 @@ def opened(
         spool_threshold=spool_threshold,
         folders=folders or FolderOptions(),
         trace=trace or TraceOptions(),
+        retries=retries,
     )
     try:
         yield store
