@@ -102,7 +102,11 @@ class RetryFile:
         return True
 
     def _unlock(self, start: int) -> None:
-        self._set_lock(fcntl.F_UNLCK, start)
+        try:
+            self._set_lock(fcntl.F_UNLCK, start)
+        except OSError:
+            # It ends with the descriptor.
+            pass
 
     def _set_lock(self, kind: int, start: int) -> None:
         lock = _LOCK.pack(kind, os.SEEK_SET, start, 1, 0)

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path, PurePath
 
 from lmtp_proto import Reply, Transaction
-from mailstore import MaildirSink, MaildirStore, Sync
+from mailstore import MaildirSink, MaildirStore, RetryOptions, Sync
 from tests.mailstore.support import codes, deliver, envelope, fill
 
 _PR_SET_PTRACER = 0x59616D61
@@ -24,21 +24,30 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 @dataclass(frozen=True)
 class Scenario:
-    """One delivery: how, how large, to how many, and whether the Maildirs were there before."""
+    """One delivery: how, how large, to how many, whether the Maildirs were there before, and
+    whether retries are recognised.
+    """
 
     sync: Sync
     size: int
     known: bool
     recipients: int = 2
+    once: bool = False
 
     def __str__(self) -> str:
         size = "small" if self.in_memory else "large"
-        return f"{self.sync}-{size}-{'known' if self.known else 'fresh'}"
+        how = ["once"] * self.once
+        return "-".join([self.sync, size, "known" if self.known else "fresh", *how])
 
     @property
     def in_memory(self) -> bool:
         """Whether the message needs no spool."""
         return self.size <= 128 * 1024
+
+    @property
+    def retries(self) -> RetryOptions | None:
+        """How retries are recognised."""
+        return RetryOptions() if self.once else None
 
     @property
     def maildirs(self) -> list[str]:
@@ -58,13 +67,14 @@ def drive(connection: Connection, root: Path, scenario: Scenario) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PTRACER, _PR_SET_PTRACER_ANY, 0, 0, 0)
     logging.disable()
     before = _descriptors()
-    store = MaildirStore(root, hostname="mx.example.org", sync=scenario.sync)
+    store = MaildirStore(
+        root, hostname="mx.example.org", sync=scenario.sync, retries=scenario.retries
+    )
     if scenario.known:
         deliver(store, scenario.content("before"), scenario.maildirs)
-    release = _hold_committer(store)
-    if not scenario.in_memory:
-        # The jobs of a large message wait for the committer, one after the other.
-        release()
+    # Jobs wait for the committer, one after the other: nothing is gained by holding it.
+    at_once = scenario.in_memory and not scenario.once
+    release = _hold_committer(store) if at_once else _start_committer(store)
     content = scenario.content("first")
     following = scenario.content("next")
 
@@ -77,6 +87,11 @@ def drive(connection: Connection, root: Path, scenario: Scenario) -> None:
     store.close()
     connection.send([path for path in _descriptors() if path not in before])
     connection.close()
+
+
+def _start_committer(store: MaildirStore) -> Callable[[], None]:
+    deliver(store, b"Subject: warm\r\n\r\n", ["warm"])
+    return lambda: None
 
 
 def _hold_committer(store: MaildirStore) -> Callable[[], None]:
