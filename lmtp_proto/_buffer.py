@@ -17,7 +17,7 @@ class LineFault(Enum):
 
 
 # A TLS record that holds a handshake begins so, a command line never does (RFC 8446 5.1).
-_TLS_HANDSHAKE: Final = b"\x16"
+_TLS_HANDSHAKE: Final = 0x16
 _CR: Final = 13
 # The longest verb, STARTTLS, and what ends it.
 _VERB_SIZE: Final = 9
@@ -77,8 +77,15 @@ class InputBuffer:
                     return None
                 continue
             start = self._position
+            if start == len(data):
+                if not self._gather():
+                    # A peer that waits holds nothing.
+                    self._data = b""
+                    self._position = self._searched = 0
+                    return None
+                continue
             end = data.find(b"\n", self._searched)
-            if data[start : start + 1] == _TLS_HANDSHAKE:
+            if data[start] == _TLS_HANDSHAKE:
                 return self._fault(LineFault.TLS, start)
             if start < end < start + limit and data[end - 1] == _CR:
                 self._position = self._searched = end + 1

@@ -123,7 +123,7 @@ class Dialect(Enum):
     """RFC 5321: one reply for all of them. A server that refuses EHLO with 5xx is told HELO."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, init=False, unsafe_hash=True, kw_only=True)
 class Replied:
     """The server's reply to a command.
 
@@ -131,16 +131,24 @@ class Replied:
     nobody was to have (SMTP).
     """
 
-    command: Command | None
-    reply: Reply
+    command: Final[Command | None]
+    reply: Final[Reply]
+
+    def __init__(self, *, command: Command | None, reply: Reply) -> None:
+        self.command = command
+        self.reply = reply
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, init=False, unsafe_hash=True, kw_only=True)
 class RecipientReplied:
     """The server's final word on one recipient."""
 
-    recipient: Recipient
-    reply: Reply
+    recipient: Final[Recipient]
+    reply: Final[Reply]
+
+    def __init__(self, *, recipient: Recipient, reply: Reply) -> None:
+        self.recipient = recipient
+        self.reply = reply
 
 
 ClientEvent = Replied | RecipientReplied | ConnectionClosed

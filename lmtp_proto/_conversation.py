@@ -142,6 +142,7 @@ class _Conversation:
         "_stop",
         "_transaction",
         "_waited",
+        "_write_timeout",
         "observation",
     )
 
@@ -176,6 +177,7 @@ class _Conversation:
         self._identification = Identification(handler, session, settings)
         self._receive = Receive()
         self._send = Send()
+        self._write_timeout = settings.limits.write_timeout
         # Replies that wait for the next write.
         self._out: list[bytes] = []
         self._quota = Quota(settings.limits, clock) if Quota.needed(settings.limits) else None
@@ -184,7 +186,9 @@ class _Conversation:
         """The whole session."""
         connection = self._connection
         next_event = connection.next_event
+        serve = self._serve
         receive = self._receive
+        out = self._out
         clock = self._clock
         stop = self._stop
         limits = self._settings.limits
@@ -197,7 +201,7 @@ class _Conversation:
                     if stop.requested:
                         self._shut_down(STOPPING)
                         continue
-                    if self._out:
+                    if out:
                         yield self._gathered()
                     begun = 0.0
                     if connection.content_flows:
@@ -222,10 +226,10 @@ class _Conversation:
                     continue
                 if quota is not None and self._is_spent(quota, event):
                     continue
-                rest = self._serve(event)
+                rest = serve(event)
                 if rest is not None:
                     yield from rest
-                if len(self._out) >= _TURN:
+                if len(out) >= _TURN:
                     yield self._gathered()
                     yield _GIVE_WAY
                 # Content on its way is taken, nothing new is begun.
@@ -321,8 +325,8 @@ class _Conversation:
         match event:
             case Mail():
                 return self._mail(event)
-            case Rcpt(recipient=recipient):
-                return self._rcpt(recipient)
+            case Rcpt():
+                return self._rcpt(event.recipient)
             case Data():
                 return self._data()
             case EndOfContent():
@@ -745,9 +749,9 @@ class _Conversation:
         """All replies that wait, as one write."""
         out = self._out
         send = self._send
-        send.data = out[0] if len(out) == 1 else b"".join(out)
+        send.data = b"".join(out)
         out.clear()
-        send.deadline = self._clock() + self._settings.limits.write_timeout
+        send.deadline = self._clock() + self._write_timeout
         return send
 
     def _current(self) -> Transaction:

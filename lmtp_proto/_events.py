@@ -2,6 +2,9 @@
 
 Events a server reads are commands, content and the end of both; a command carries the means to
 answer it. A client sends the same command objects and reads replies.
+
+Events do not change. Those that every message has are held to that by `Final` alone: a frozen
+dataclass takes several times as long to make.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +33,7 @@ NEED_DATA: Final = Signal.NEED_DATA
 PAUSED: Final = Signal.PAUSED
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+@dataclass(slots=True, init=False, eq=False, kw_only=True)
 class Recipient:
     """One RCPT command's forward-path.
 
@@ -38,8 +41,14 @@ class Recipient:
     each RCPT command, equal forward-paths included.
     """
 
-    address: Address
-    parameters: RcptParameters = NO_RCPT_PARAMETERS
+    address: Final[Address]
+    parameters: Final[RcptParameters]
+
+    def __init__(
+        self, *, address: Address, parameters: RcptParameters = NO_RCPT_PARAMETERS
+    ) -> None:
+        self.address = address
+        self.parameters = parameters
 
     def __str__(self) -> str:
         return str(self.address)
@@ -52,20 +61,29 @@ class Lhlo:
     domain: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, init=False, unsafe_hash=True, kw_only=True)
 class Mail:
     """MAIL FROM: a transaction begins."""
 
-    reverse_path: Address | None
+    reverse_path: Final[Address | None]
     """None is the null reverse-path `<>` of a notification."""
-    parameters: MailParameters = NO_MAIL_PARAMETERS
+    parameters: Final[MailParameters]
+
+    def __init__(
+        self, *, reverse_path: Address | None, parameters: MailParameters = NO_MAIL_PARAMETERS
+    ) -> None:
+        self.reverse_path = reverse_path
+        self.parameters = parameters
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, init=False, unsafe_hash=True, kw_only=True)
 class Rcpt:
     """RCPT TO: one more recipient, accepted when the reply is."""
 
-    recipient: Recipient
+    recipient: Final[Recipient]
+
+    def __init__(self, *, recipient: Recipient) -> None:
+        self.recipient = recipient
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,11 +191,14 @@ Command = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, init=False, unsafe_hash=True, kw_only=True)
 class Content:
     """The next octets of the content, without stuffed dots; their division means nothing."""
 
-    data: bytes
+    data: Final[bytes]
+
+    def __init__(self, *, data: bytes) -> None:
+        self.data = data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +208,7 @@ class EndOfChunk:
     size: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, init=False, unsafe_hash=True, kw_only=True)
 class EndOfContent:
     """The content is complete; a reply is owed for each of `recipients`, in this order.
 
@@ -195,9 +216,16 @@ class EndOfContent:
     by `refuse_content()` or because it is larger than the limit. It is then the answer for all.
     """
 
-    recipients: Sequence[Recipient]
-    size: int
-    refusal: Reply | None = None
+    recipients: Final[Sequence[Recipient]]
+    size: Final[int]
+    refusal: Final[Reply | None]
+
+    def __init__(
+        self, *, recipients: Sequence[Recipient], size: int, refusal: Reply | None = None
+    ) -> None:
+        self.recipients = recipients
+        self.size = size
+        self.refusal = refusal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,12 +250,16 @@ class ConnectionClosed:
 ServerEvent = Command | Content | EndOfChunk | EndOfContent | Fault | ConnectionClosed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, init=False, unsafe_hash=True, kw_only=True)
 class RecipientReply:
     """A server's final word on one recipient."""
 
-    recipient: Recipient
-    reply: Reply
+    recipient: Final[Recipient]
+    reply: Final[Reply]
+
+    def __init__(self, *, recipient: Recipient, reply: Reply) -> None:
+        self.recipient = recipient
+        self.reply = reply
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,31 +103,56 @@ class ValidSince(NamedTuple):
     """None when not given."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, init=False, unsafe_hash=True, kw_only=True)
 class MailParameters:
     """What MAIL said beside the reverse-path; None or False when not given."""
 
-    size: int | None = None
+    size: Final[int | None]
     """SIZE: the declared size of the content in octets (RFC 1870 4)."""
-    body: Body | None = None
+    body: Final[Body | None]
     """BODY (RFC 6152 2)."""
-    smtputf8: bool = False
+    smtputf8: Final[bool]
     """SMTPUTF8: paths and header fields may go beyond ASCII (RFC 6531 3.4)."""
-    ret: Ret | None = None
+    ret: Final[Ret | None]
     """RET (RFC 3461 4.3)."""
-    envid: str | None = None
+    envid: Final[str | None]
     """ENVID: the sender's name for the envelope, decoded; printable ASCII (RFC 3461 4.4)."""
-    auth: Submitter | None = None
+    auth: Final[Submitter | None]
     """AUTH (RFC 4954 5)."""
-    require_tls: bool = False
+    require_tls: Final[bool]
     """REQUIRETLS: the message must not travel without TLS (RFC 8689 2)."""
-    mt_priority: int | None = None
+    mt_priority: Final[int | None]
     """MT-PRIORITY: -9 to 9, the most urgent (RFC 6710 4)."""
-    deliver_by: DeliverBy | None = None
+    deliver_by: Final[DeliverBy | None]
     """BY (RFC 2852 4)."""
-    hold: int | datetime | None = None
+    hold: Final[int | datetime | None]
     """HOLDFOR: how many seconds the message is held, at most nine digits; or HOLDUNTIL: the time
     until which it is held, in UTC (RFC 4865)."""
+
+    def __init__(
+        self,
+        *,
+        size: int | None = None,
+        body: Body | None = None,
+        smtputf8: bool = False,
+        ret: Ret | None = None,
+        envid: str | None = None,
+        auth: Submitter | None = None,
+        require_tls: bool = False,
+        mt_priority: int | None = None,
+        deliver_by: DeliverBy | None = None,
+        hold: int | datetime | None = None,
+    ) -> None:
+        self.size = size
+        self.body = body
+        self.smtputf8 = smtputf8
+        self.ret = ret
+        self.envid = envid
+        self.auth = auth
+        self.require_tls = require_tls
+        self.mt_priority = mt_priority
+        self.deliver_by = deliver_by
+        self.hold = hold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

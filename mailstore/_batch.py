@@ -8,9 +8,11 @@ in its mailbox before its content is durable. One that fails leaves the others o
 import logging
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final, Self
 
 from ._files import release, write_all
+from ._links import NoLinkError, Original
 from ._maildir import Maildir, MaildirCache, Parts
 from ._sync import Sync, start_writeback, syncfs
 
@@ -22,10 +24,14 @@ class Delivery:
 
     `name` is its file name, `blocks` are its octets; `done` is called once, in the committer's
     thread, with None or with what went wrong. It must not raise. `mailbox` is open already, and
-    stays so until then, unless it is the INBOX, which is None.
+    stays so until then, unless it is the INBOX, which is None. With `original` it may be a link to
+    that, or become it.
     """
 
-    __slots__ = ("_done", "blocks", "descriptor", "mailbox", "maildir", "name", "parts")
+    __slots__ = (
+        *("_done", "blocks", "descriptor", "is_link", "is_original", "mailbox", "maildir", "name"),
+        *("original", "parts", "written"),
+    )
 
     maildir: Maildir
 
@@ -36,9 +42,13 @@ class Delivery:
         blocks: tuple[bytes, ...],
         done: Callable[[Exception | None], None],
         mailbox: Maildir | None = None,
+        original: Original | None = None,
     ) -> None:
         self.parts = parts
         self.mailbox = mailbox
+        self.original = original
+        self.is_link = self.is_original = False
+        self.written = False
         self.name = name
         self.blocks = blocks
         self._done: Callable[[Exception | None], None] | None = done
@@ -46,6 +56,9 @@ class Delivery:
 
     def tell(self, error: Exception | None) -> None:
         """Report the outcome; only the first counts."""
+        if error is not None and self.is_original and self.original is not None:
+            # Those that were to be links to it get files of their own.
+            self.original.withdraw()
         done, self._done = self._done, None
         if done is not None:
             done(error)
@@ -77,6 +90,13 @@ def commit(batch: Iterable[Delivery], cache: MaildirCache, sync: Sync) -> None:
         # A descriptor is not synced again once that has failed.
         cache.drop(delivery.parts)
 
+    def publish(delivery: Delivery) -> None:
+        if delivery.is_link:
+            if _link(delivery):
+                return
+            _write_alone(delivery, sync)
+        delivery.maildir.publish(delivery.name)
+
     deliveries = _each(batch, find)
     if sync is Sync.SYNCFS:
         with _FileSystems() as file_systems:
@@ -85,21 +105,21 @@ def commit(batch: Iterable[Delivery], cache: MaildirCache, sync: Sync) -> None:
             deliveries = _each(deliveries, _write)
             deliveries = _each(deliveries, _close, undo=_discard)
             groups = _group(deliveries, file_systems.descriptor)
-            deliveries = _sync(groups, syncfs, undo=_discard)
-            deliveries = _each(deliveries, _publish, undo=_discard)
+            deliveries = _sync(groups, partial(_syncfs_if_written, groups), undo=_discard)
+            deliveries = _each(deliveries, publish, undo=_discard)
             groups = _group(deliveries, file_systems.descriptor)
             deliveries = _sync(groups, syncfs, undo=_withdraw)
     elif sync is Sync.FSYNC:
         deliveries = _each(deliveries, _write_out)
         deliveries = _each(deliveries, _fsync, undo=_discard)
         deliveries = _each(deliveries, _close, undo=_discard)
-        deliveries = _each(deliveries, _publish, undo=_discard)
+        deliveries = _each(deliveries, publish, undo=_discard)
         groups = _group(deliveries, lambda delivery: delivery.maildir.target)
         deliveries = _sync(groups, os.fsync, undo=withdraw)
     else:
         deliveries = _each(deliveries, _write)
         deliveries = _each(deliveries, _close, undo=_discard)
-        deliveries = _each(deliveries, _publish, undo=_discard)
+        deliveries = _each(deliveries, publish, undo=_discard)
     for delivery in deliveries:
         delivery.tell(None)
 
@@ -153,6 +173,12 @@ def _sync(
     return passed
 
 
+def _syncfs_if_written(groups: dict[int, list[Delivery]], descriptor: int) -> None:
+    # Copies that were prepared, and links to what is durable, do without.
+    if any(delivery.written for delivery in groups[descriptor]):
+        syncfs(descriptor)
+
+
 class _FileSystems:
     """One descriptor for each file system that a batch writes to."""
 
@@ -179,7 +205,19 @@ class _FileSystems:
 def _write(delivery: Delivery) -> None:
     if isinstance(delivery, PreparedDelivery):
         return
+    original = delivery.original
+    if original is not None and original.fits(delivery.maildir):
+        # Its content is there, or is among what is written and synced before anything is published.
+        delivery.is_link = True
+        return
+    _create(delivery)
+    if original is not None:
+        delivery.is_original = original.offer(delivery.descriptor, delivery.maildir)
+
+
+def _create(delivery: Delivery) -> None:
     delivery.descriptor = delivery.maildir.create(delivery.name)
+    delivery.written = True
     try:
         write_all(delivery.descriptor, *delivery.blocks)
     except BaseException:
@@ -205,8 +243,22 @@ def _close(delivery: Delivery) -> None:
         os.close(descriptor)
 
 
-def _publish(delivery: Delivery) -> None:
-    delivery.maildir.publish(delivery.name)
+def _link(delivery: Delivery) -> bool:
+    """Publish a delivery that is to be a link; False where that cannot be."""
+    assert delivery.original is not None
+    try:
+        delivery.original.link(delivery.maildir.target, delivery.name)
+    except NoLinkError:
+        return False
+    return True
+
+
+def _write_alone(delivery: Delivery, sync: Sync) -> None:
+    """Put into tmp/, durably, what was to be a link when the others were written."""
+    _create(delivery)
+    if sync is not Sync.NEVER:
+        os.fsync(delivery.descriptor)
+    _close(delivery)
 
 
 def _discard(delivery: Delivery) -> None:

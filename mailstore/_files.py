@@ -12,8 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+UNNAMED: Final = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
+"""Opens, with the path of a directory, a new file that has no name in it."""
+
 # Larger pieces make nothing faster, and a piece is what the fallback holds in memory.
 _PIECE: Final = 1 << 20
+# What can be shared begins at a multiple of this, on every file system that shares.
+_SHARED: Final = 4096
 # Where the kernel or the file systems cannot copy between these two files.
 _NO_COPY: Final = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 
@@ -27,16 +32,18 @@ def write_all(descriptor: int, *blocks: bytes) -> None:
             rest = rest[os.write(descriptor, rest) :]
 
 
-def copy_all(source: int, target: int, size: int) -> None:
-    """Append the first `size` octets of `source` to what was written to `target`.
+def copy_all(source: int, target: int, size: int, *, offset: int = 0) -> None:
+    """Append `size` octets of `source`, from `offset` on, to what was written to `target`.
 
-    Several threads may copy from the same source at a time. Raises OSError; a source shorter than
-    `size` is EIO.
+    Several threads may copy from the same source at a time. Raises OSError; a source that ends too
+    early is EIO.
     """
-    offset = 0
+    end = offset + size
     in_kernel = True
-    while offset < size:
-        count = min(size - offset, _PIECE)
+    while offset < end:
+        # From there on the files share their blocks, if the file system can do that and there is as
+        # much in front of them in both.
+        count = min(end - offset, _SHARED - offset % _SHARED if offset % _SHARED else _PIECE)
         copied = 0
         if in_kernel:
             try:
@@ -69,7 +76,7 @@ def release(descriptor: int) -> None:
 def unnamed_file(directory: str) -> int:
     """A new file without a name in `directory`, open for reading and writing. Raises OSError."""
     try:
-        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        return os.open(directory, UNNAMED, 0o600)
     except OSError as error:
         # EISDIR and ENOENT come from kernels that read the flag as O_DIRECTORY.
         if error.errno not in {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL}:
@@ -84,30 +91,35 @@ def unnamed_file(directory: str) -> int:
 
 
 class SharedFile:
-    """An unnamed file that several threads use and one closes, in any order.
+    """An open file that several threads use and one closes, in any order.
 
     A job may still run when the message it belongs to is given up: the number of a descriptor
-    closed under it could by then be that of another file. The file is made at its first use, in
-    `directory`.
+    closed under it could by then be that of another file.
     """
 
-    __slots__ = ("_descriptor", "_directory", "_lock", "_owned", "_users")
+    __slots__ = ("_descriptor", "_lock", "_owned", "_users")
 
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
+    def __init__(self) -> None:
         self._descriptor = -1
         self._lock = threading.Lock()
         self._owned = True
         self._users = 0
+
+    def adopt(self, descriptor: int) -> None:
+        """Make an open file this one; to be called once, before any `use`. Raises OSError."""
+        with self._lock:
+            if self._owned:
+                self._descriptor = descriptor
+                return
+        release(descriptor)
+        raise _given_up()
 
     @contextmanager
     def use(self) -> Iterator[int]:
         """The descriptor, open for as long as the `with` block runs. Raises OSError."""
         with self._lock:
             if not self._owned:
-                raise OSError(errno.EBADF, "the spooled message was given up")
-            if self._descriptor < 0:
-                self._descriptor = unnamed_file(self._directory)
+                raise _given_up()
             self._users += 1
         try:
             yield self._descriptor
@@ -126,3 +138,7 @@ class SharedFile:
         if not self._owned and not self._users and self._descriptor >= 0:
             release(self._descriptor)
             self._descriptor = -1
+
+
+def _given_up() -> OSError:
+    return OSError(errno.EBADF, "the spooled message was given up")

@@ -93,14 +93,18 @@ def open_place(root: int, place: Place, options: FolderOptions) -> tuple[Maildir
             except FileNotFoundError:
                 _fall_back(".".join(place.mailbox.levels), "it does not exist", options)
         letters = _letters(base, place, options) if place.keywords else ""
-        flagged = bool(place.flags or letters)
-        maildir = open_parts(base, flagged=flagged)
+        info = info_of(place.flags + letters)
+        maildir = open_parts(base, flagged=bool(info))
     finally:
         release(base)
     maildir.sweep()
-    # maildir(5): flags in ASCII order.
-    info = ":2," + "".join(sorted({*place.flags, *letters})) if flagged else ""
     return maildir, info
+
+
+def info_of(flags: str) -> str:
+    """What is appended to the name of a message with these flags and letters of keywords."""
+    # maildir(5): in ASCII order.
+    return ":2," + "".join(sorted(set(flags))) if flags else ""
 
 
 def _fall_back(name: str, fault: str, options: FolderOptions) -> Mailbox:

@@ -42,12 +42,15 @@ class IncomingMessage:
         """The next octets of the content, as they came."""
         self._content.update(data)
 
-    def once(self, place: Place, name: str, store: Callable[[], None]) -> Callable[[], None]:
+    def once(
+        self, place: Place, name: str, store: Callable[[], None], *, written: bool
+    ) -> Callable[[], None]:
         """What calls `store`, which stores the complete message as a file `name` in `place`, or
         raises Recognised for a retry. See `Retries.deliver`."""
         # A copy may be for several recipients, and the client have seen the reply for only some.
         keys = [self._key(recipient, place) for recipient in self._recipients_at(place)]
-        return partial(self._retries.deliver, place, list(dict.fromkeys(keys)), name, store)
+        keys = list(dict.fromkeys(keys))
+        return partial(self._retries.deliver, place, keys, name, store, written=written)
 
     def _recipients_at(self, place: Place) -> list[Recipient]:
         if self._sharing is None:

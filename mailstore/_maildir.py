@@ -13,7 +13,7 @@ from pathlib import PurePath
 from typing import Final
 
 from ._files import release
-from ._permissions import OWNER_ONLY, Permissions
+from ._permissions import OWNER_ONLY, Permissions, default_access_list
 from ._sweep import is_due, sweep
 
 _logger: Final = logging.getLogger("mailstore")
@@ -40,21 +40,47 @@ class Maildir:
         "_may_sweep",
         "_permissions",
         "_private",
+        "_sharing",
+        "_target_name",
         "_target_status",
         "_tmp_status",
         "target",
         "tmp",
     )
 
-    def __init__(self, tmp: int, target: int, permissions: Permissions) -> None:
+    def __init__(
+        self, tmp: int, target: int, permissions: Permissions, target_name: str = "new"
+    ) -> None:
         self.tmp = tmp
         self.target = target
+        self._target_name = target_name
         self._permissions = permissions
         self._file_mode = permissions.file_mode
         self._private = permissions.private
         self._tmp_status = os.fstat(tmp)
         self._target_status = os.fstat(target)
         self._may_sweep = True
+        self._sharing: tuple[object, ...] | None = None
+
+    @property
+    def sharing(self) -> tuple[object, ...] | None:
+        """What files made here have in common with those of Maildirs for which this is equal.
+
+        None if others than the owner may write to them: they would change other people's mail.
+        """
+        if self._permissions.file_mode & 0o022:
+            return None
+        if self._sharing is None:
+            tmp, permissions = self._tmp_status, self._permissions
+            self._sharing = (
+                *(tmp.st_dev, tmp.st_uid, tmp.st_gid, permissions.file_mode, permissions.group),
+                default_access_list(self.tmp),
+            )
+        return self._sharing
+
+    def is_in(self, tmp: os.stat_result) -> bool:
+        """Whether its tmp/ is the directory with that status."""
+        return os.path.samestat(tmp, self._tmp_status)
 
     @property
     def device(self) -> int:
@@ -62,7 +88,7 @@ class Maildir:
         return self._target_status.st_dev
 
     def is_at(self, root: int, parts: Parts) -> bool:
-        """Whether `parts` below the directory `root` still leads to these tmp/ and new/."""
+        """Whether `parts` below the directory `root` still leads to this tmp/ and this target."""
         # Looking a path up may follow links, but then it finds other directories than those that
         # were opened without following any, or the same.
         path = "/".join((*parts, "tmp"))
@@ -71,7 +97,8 @@ class Maildir:
             if not os.path.samestat(status, self._tmp_status):
                 return False
             self._tmp_status = status
-            status = os.stat(path[:-3] + "new", dir_fd=root, follow_symlinks=False)
+            self._sharing = None
+            status = os.stat(path[:-3] + self._target_name, dir_fd=root, follow_symlinks=False)
         except OSError:
             return False
         return os.path.samestat(status, self._target_status)
@@ -175,7 +202,7 @@ def open_parts(base: int, *, flagged: bool = False) -> Maildir:
     target, other = (cur, new) if flagged else (new, cur)
     release(other)
     try:
-        return Maildir(tmp, target, permissions)
+        return Maildir(tmp, target, permissions, "cur" if flagged else "new")
     except BaseException:
         release(tmp)
         release(target)

@@ -65,5 +65,15 @@ class Permissions:
             os.fchmod(descriptor, mode)
 
 
+def default_access_list(directory: int) -> bytes:
+    """The access control list that files made in `directory` get; empty if there is none, or none
+    that can be told.
+    """
+    try:
+        return os.getxattr(directory, "system.posix_acl_default")
+    except OSError:
+        return b""
+
+
 OWNER_ONLY: Final = Permissions(0o600, 0o700)
 """For what has no parent mailbox."""

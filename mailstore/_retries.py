@@ -86,12 +86,19 @@ class Retries:
         self.epoch = _boot() if sync is Sync.NEVER else b""
 
     def deliver(
-        self, place: Place, keys: list[bytes], name: str, store: Callable[[], None]
+        self,
+        place: Place,
+        keys: list[bytes],
+        name: str,
+        store: Callable[[], None],
+        *,
+        written: bool,
     ) -> None:
         """Call `store`, which stores the message as a file `name` in `place`, unless it is a retry.
 
-        Raises Recognised if all of `keys` are those of messages that are stored, what `store`
-        raises, and OSError; TimeoutError if another delivery of the message does not end.
+        `written`: its batch writes the message. Raises Recognised if all of `keys` are those of
+        messages that are stored, what `store` raises, and OSError; TimeoutError if another delivery
+        of the message does not end.
         """
         base = open_base(self._root, place.parts)
         try:
@@ -101,8 +108,11 @@ class Retries:
             release(base)
         if claim is None:
             store()
-        else:
-            claim.deliver(store)
+            return
+        # With syncfs, a batch that writes is synced as a whole before any of it is visible.
+        if self._sync is not Sync.NEVER and not (self._sync is Sync.SYNCFS and written):
+            claim.sync()
+        claim.deliver(store)
 
     def _open(self, base: int, place: Place) -> RetryFile | None:
         """The file of the Maildir `base`, made if it is missing; None where that cannot be."""
@@ -133,7 +143,7 @@ class Retries:
         """What stands for this delivery in the file; None where that cannot be. Closes the file if
         it gives none, or raises Recognised or TimeoutError."""
         try:
-            claim = self._wait(file, base, place, keys, name)
+            return self._wait(file, base, place, keys, name)
         except OSError as error:
             file.close()
             _warn(place, error)
@@ -145,9 +155,6 @@ class Retries:
         except BaseException:
             file.close()
             raise
-        if self._sync not in {Sync.NEVER, Sync.SYNCFS}:
-            claim.sync()
-        return claim
 
     def _wait(
         self, file: RetryFile, base: int, place: Place, keys: list[bytes], name: str

@@ -5,16 +5,24 @@ message, and what is stored does not depend on how the octets were cut into writ
 """
 
 import enum
-from collections.abc import Callable
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
-from ._files import SharedFile, copy_all, write_all
+from ._files import SharedFile, copy_all, unnamed_file, write_all
 from ._header import address_in, header_length, without_return_path
+from ._in_place import InPlace
+from ._sync import start_writeback
 
 # What is written to the file at a time: small enough to hold for each connection, large enough
 # that handing it to a thread costs little.
 _BLOCK: Final = 256 * 1024
+# How much of a file that will be a copy is to be on its way to the disk at a time: enough for the
+# file system to keep it together.
+_STRETCH: Final = 4 << 20
 
 
 class LineEnding(enum.StrEnum):
@@ -37,6 +45,11 @@ class Spool:
     one is named, becomes `field_address`. Both only if the header ends within the first `threshold`
     octets.
 
+    `head` says what is to stand in front of the first copy that is made; it is given
+    `field_address`. A file that begins so may become that copy as it is, or shares its blocks with
+    those whose heads are equally long. `in_place` opens one that can; without `head` or where it
+    gives None, the file is in `directory`.
+
     `write` and `finish` are called by one thread at a time; `copy_to` may run in several.
     """
 
@@ -49,8 +62,13 @@ class Spool:
         "_field",
         "_file",
         "_file_size",
+        "_head",
+        "_head_of",
+        "_in_place",
         "_limit",
         "_line_ending",
+        "_open_in_place",
+        "_started",
         "_threshold",
         "field_address",
         "rest",
@@ -65,8 +83,16 @@ class Spool:
         line_ending: LineEnding = LineEnding.LF,
         drop_return_path: bool = True,
         field: str = "",
+        head: Callable[[str | None], bytes] | None = None,
+        in_place: Callable[[], InPlace | None] | None = None,
     ) -> None:
         self._directory = directory
+        self._head_of = head
+        self._head = b""
+        self._open_in_place = in_place
+        self._in_place: InPlace | None = None
+        # How much of the file is on its way to the disk.
+        self._started = 0
         self._drop_return_path = drop_return_path
         self._field = field
         self._threshold = threshold
@@ -110,7 +136,7 @@ class Spool:
             del buffer[-1:]
             self._buffer += b"\r"
         if self._file is None:
-            self._file = SharedFile(self._directory)
+            self._file = SharedFile()
             self._limit = _BLOCK
         return partial(self._write_block, self._file, buffer)
 
@@ -126,8 +152,25 @@ class Spool:
         rest = self.rest
         if self._file is not None:
             with self._file.use() as source:
-                copy_all(source, descriptor, self._file_size)
-        write_all(descriptor, rest)
+                copy_all(source, descriptor, self._file_size, offset=len(self._head))
+        if rest:
+            write_all(descriptor, rest)
+
+    def may_become(self, header: bytes) -> InPlace | None:
+        """Where the file lies that may become a copy with the octets `header` in front, if any."""
+        return self._in_place if header == self._head else None
+
+    @contextmanager
+    def completed(self) -> Iterator[int]:
+        """The file, with all of the finished message: a copy. To be used once. Blocks; OSError."""
+        rest = self.rest
+        assert self._file is not None
+        with self._file.use() as descriptor:
+            if rest:
+                write_all(descriptor, rest)
+            if os.fstat(descriptor).st_size != len(self._head) + self._file_size + len(rest):
+                raise OSError(errno.EIO, "the spooled message is not as long as what was written")
+            yield descriptor
 
     def close(self) -> None:
         """Free memory and file. A job that still runs ends by itself."""
@@ -137,10 +180,32 @@ class Spool:
             self._file.close()
 
     def _write_block(self, file: SharedFile, block: bytearray) -> None:
+        is_first = not self._begun
         stored = self._convert(block, complete=False)
+        if is_first:
+            file.adopt(self._open())
         with file.use() as descriptor:
-            write_all(descriptor, stored)
-        self._file_size += len(stored)
+            write_all(descriptor, *((self._head, stored) if is_first else (stored,)))
+            self._file_size += len(stored)
+            if self._in_place is not None and self._in_place.durable:
+                self._start_writeback(descriptor)
+
+    def _open(self) -> int:
+        """Open the file, and decide what it begins with."""
+        if self._head_of is not None:
+            self._head = self._head_of(self.field_address)
+            if self._open_in_place is not None:
+                self._in_place = self._open_in_place()
+                if self._in_place is not None:
+                    return self._in_place.descriptor
+        return unnamed_file(self._directory)
+
+    def _start_writeback(self, descriptor: int) -> None:
+        """Have the disk work while the message comes in: little is left to be waited for then."""
+        length = len(self._head) + self._file_size - self._started
+        if length >= _STRETCH:
+            start_writeback(descriptor, self._started, length)
+            self._started += length
 
     def _convert(self, block: bytearray, *, complete: bool) -> bytes:
         """The octets to store for the next block, counted. `complete`: it is the whole message."""

@@ -16,7 +16,9 @@ from lmtp_proto import Recipient, Reply, Transaction
 from ._copies import CopyWriter
 from ._destination import Destination
 from ._folders import NoFolderError, Place, find_place
+from ._in_place import InPlace
 from ._incoming import IncomingMessage
+from ._links import Original
 from ._maildir import split_path
 from ._options import DeliveredTo, FolderOptions, TraceOptions
 from ._outcome import Outcome, PendingReply, refusal
@@ -36,10 +38,19 @@ class MaildirStore:
 
     `hostname` names this host in Received and in file names. Messages above `spool_threshold`
     octets wait in an unnamed file in `spool_directory`, by default `root`: on the same file
-    system they are copied cheaply. `folders` says how mailboxes other than the INBOX are treated,
-    `trace` what is written in front of a message. With `retries`, a message that comes again as
-    its reply was lost is answered 250 and not stored again. Raises OSError if `root` cannot be
-    opened.
+    system they are copied cheaply. By default, that of a message to a single recipient lies in the
+    tmp/ of its mailbox, if there is one by then, and becomes the copy. `folders` says how mailboxes
+    other than the INBOX are treated, `trace` what is written in front of a message.
+
+    With `hard_links`, copies of one message are one file with a name for each recipient, as with
+    Dovecot's `maildir_copy_with_hardlinks`, where what is written in front of them is the same
+    (with several recipients: without Delivered-To) and the Maildirs give new files the same owner,
+    group and mode, and nobody else a right to write to them.
+
+    With `retries`, a message that comes again because its reply was lost is answered 250 and not
+    stored again.
+
+    Raises OSError if `root` cannot be opened.
 
     A store may be used by several threads and across fork(2).
     """
@@ -55,8 +66,10 @@ class MaildirStore:
         spool_threshold: int = 128 * 1024,
         folders: FolderOptions = _FOLDERS,
         trace: TraceOptions = _TRACE,
+        hard_links: bool = False,
         retries: RetryOptions | None = None,
     ) -> None:
+        self._hard_links = hard_links
         self._root = os.path.abspath(root)
         self._folders = folders
         self._trace = trace
@@ -65,6 +78,7 @@ class MaildirStore:
         self._hostname = hostname
         self._line_ending = line_ending
         self._spool_directory = os.fspath(spool_directory or self._root)
+        self._spools_in_place = spool_directory is None
         self._spool_threshold = spool_threshold
         directory = os.open(self._root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._retries = None if retries is None else Retries(directory, sync, retries)
@@ -92,26 +106,39 @@ class MaildirStore:
         `quotas` has the quota of each recipient that has one. A copy that does not fit is refused;
         one that fits is counted once it is stored.
         """
-        spool = Spool(
-            self._spool_directory,
-            threshold=self._spool_threshold,
-            line_ending=self._line_ending,
-            drop_return_path=self._trace.return_path,
-            field=self._field,
-        )
         trace = TraceHeader(
             transaction,
             self._hostname,
             options=self._trace,
             line_end="\r\n" if self._line_ending is LineEnding.CRLF else "\n",
         )
+        recipients = transaction.recipients
+        head = partial(trace.for_recipient, recipients[0]) if recipients else None
 
         def find(recipient: Recipient) -> Place:
             return self._find(destinations[recipient])
 
+        def open_in_place() -> InPlace | None:
+            try:
+                return self._copies.open_in_place(find(recipients[0]))
+            except (NoFolderError, ValueError):
+                return None
+
+        spool = Spool(
+            self._spool_directory,
+            threshold=self._spool_threshold,
+            line_ending=self._line_ending,
+            drop_return_path=self._trace.return_path,
+            field=self._field,
+            head=head,
+            in_place=open_in_place if self._spools_in_place and len(recipients) == 1 else None,
+        )
+        links = self._hard_links and len(recipients) > 1
         retries = self._retries
         message = None if retries is None else IncomingMessage(retries, transaction, find)
-        return MaildirSink(self._copies, transaction.id, find, spool, trace, quotas, message)
+        return MaildirSink(
+            self._copies, transaction.id, find, spool, trace, quotas, links=links, message=message
+        )
 
     def folder_name(self, destination: PurePath | Destination) -> str:
         """What the rules of a quota call the mailbox of `destination`: its name on disk, or INBOX.
@@ -135,7 +162,10 @@ class MaildirStore:
 class MaildirSink:
     """Takes the content of one message and delivers it (an `lmtp_proto.Sink`)."""
 
-    __slots__ = ("_copies", "_find", "_id", "_message", "_outcomes", "_quotas", "_spool", "_trace")
+    __slots__ = (
+        *("_copies", "_find", "_id", "_links", "_message", "_original", "_outcomes", "_quotas"),
+        *("_spool", "_trace"),
+    )
 
     def __init__(
         self,
@@ -145,9 +175,13 @@ class MaildirSink:
         spool: Spool,
         trace: TraceHeader,
         quotas: Mapping[Recipient, Quota] = NO_QUOTAS,
+        *,
+        links: bool = False,
         message: IncomingMessage | None = None,
     ) -> None:
+        self._links = links
         self._message = message
+        self._original: Original | None = None
         self._copies = copies
         self._id = transaction_id
         self._find = find
@@ -179,20 +213,21 @@ class MaildirSink:
         outcome = self._outcomes[place] = Outcome(place, self._id)
         self._spool.finish()
         header = self._trace.for_recipient(recipient, self._spool.field_address)
+        original = self._original_of(header) if self._links else None
         quota = self._quotas.get(recipient)
         message = self._message
-        at_once = place.is_plain and self._spool.in_memory
-        if quota is not None or message is not None or not at_once:
+        in_memory = self._spool.in_memory
+        if quota is not None or message is not None or not (place.is_plain and in_memory):
             name = self._copies.name_for(header, self._spool)
-            store = self._copies.begin(place, header, self._spool, name=name)
+            store = self._copies.begin(place, header, self._spool, original, name=name)
             if quota is not None:
                 store = self._within(quota, recipient, place, len(header), store)
             if message is not None:
-                store = message.once(place, name, store)
+                store = message.once(place, name, store, written=in_memory and original is None)
             return partial(self._store, outcome, recipient, store)
         reply = outcome.reply_to(recipient)
         try:
-            self._copies.submit(place.parts, header, self._spool, outcome.set)
+            self._copies.submit(place.parts, header, self._spool, outcome.set, original)
         except RuntimeError as error:
             outcome.set(error)
         return reply
@@ -200,6 +235,14 @@ class MaildirSink:
     def close(self) -> None:
         """Let the message go. Deliveries that were begun come to their end."""
         self._spool.close()
+        if self._original is not None:
+            self._original.close()
+
+    def _original_of(self, header: bytes) -> Original | None:
+        """What copies with this header may be links to: those with the first one's are."""
+        if self._original is None:
+            self._original = Original(header)
+        return self._original if self._original.header == header else None
 
     def _within(
         self,

@@ -36,8 +36,10 @@ def syncfs(descriptor: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def start_writeback(descriptor: int) -> None:
-    """Begin to write the dirty pages of a file without waiting for them.
+def start_writeback(descriptor: int, offset: int = 0, length: int = 0) -> None:
+    """Begin to write the dirty pages of a file, or of a part of it, without waiting for them.
+
+    A `length` of 0 goes to the end.
 
     A hint: with the data of a whole batch under way, and its blocks allocated, the first fsync of
     the batch commits the metadata of all its files and the others find little left to do.
@@ -45,7 +47,7 @@ def start_writeback(descriptor: int) -> None:
     # The advice starts write-back of dirty pages and drops only clean ones, of which a file just
     # written has none. Errors show at fsync.
     try:
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_DONTNEED)
     except OSError:
         # Not every file system takes advice.
         pass

@@ -183,15 +183,24 @@ class ServerSession(asyncio.Protocol):
         conversation = self._conversation
         if conversation is None:
             return
+        transport = self._transport
+        stop_flag = self._server.stop_flag
         try:
             for effect in conversation:
                 # The two of every turn come first: a message is not to wait for the rest.
                 if isinstance(effect, Send):
-                    if self._waits_to_send(effect):
-                        return
+                    if not transport.is_closing():
+                        transport.write(effect.data)
+                        if self._write_paused:
+                            self._sending = True
+                            self._set_deadline(effect.deadline)
+                            return
                 elif isinstance(effect, Receive):
-                    if self._waits_to_receive(effect):
+                    if self._input is None and not (self._eof or stop_flag.requested):
+                        self._receive = effect
+                        self._set_deadline(effect.deadline)
                         return
+                    self._give(effect)
                 elif self._waits_for(effect):
                     return
         except Exception:
@@ -199,17 +208,8 @@ class ServerSession(asyncio.Protocol):
         self._over()
         self._close()
 
-    def _waits_to_send(self, effect: Send) -> bool:
-        transport = self._transport
-        if not transport.is_closing():
-            transport.write(effect.data)
-            if self._write_paused:
-                self._sending = True
-                self._set_deadline(effect.deadline)
-                return True
-        return False
-
-    def _waits_to_receive(self, effect: Receive) -> bool:
+    def _give(self, effect: Receive) -> None:
+        """End a Receive with what is there already."""
         if self._input is not None:
             effect.outcome = b"".join(self._input)
             self._input = None
@@ -218,13 +218,8 @@ class ServerSession(asyncio.Protocol):
             self._input_size = 0
         elif self._eof:
             effect.outcome = b""
-        elif self._server.stop_flag.requested:
-            effect.outcome = Interrupt.STOP
         else:
-            self._receive = effect
-            self._set_deadline(effect.deadline)
-            return True
-        return False
+            effect.outcome = Interrupt.STOP
 
     def _waits_for(self, effect: Run | Wait | Log | GiveWay | Handshake) -> bool:
         match effect:

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path, PurePath
 
 from lmtp_proto import Reply, Transaction
-from mailstore import MaildirSink, MaildirStore, RetryOptions, Sync
+from mailstore import DeliveredTo, MaildirSink, MaildirStore, RetryOptions, Sync, TraceOptions
 from tests.mailstore.support import codes, deliver, envelope, fill
 
 _PR_SET_PTRACER = 0x59616D61
@@ -25,24 +25,30 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 @dataclass(frozen=True)
 class Scenario:
     """One delivery: how, how large, to how many, whether the Maildirs were there before, and
-    whether retries are recognised.
+    whether copies may be links to one file and retries are recognised.
     """
 
     sync: Sync
     size: int
     known: bool
     recipients: int = 2
+    linked: bool = False
     once: bool = False
 
     def __str__(self) -> str:
         size = "small" if self.in_memory else "large"
-        how = ["once"] * self.once
+        how = ["sole"] * (self.recipients == 1) + ["linked"] * self.linked + ["once"] * self.once
         return "-".join([self.sync, size, "known" if self.known else "fresh", *how])
 
     @property
     def in_memory(self) -> bool:
         """Whether the message needs no spool."""
         return self.size <= 128 * 1024
+
+    @property
+    def trace(self) -> TraceOptions:
+        """What is written in front of the message: only what is the same for all may be linked."""
+        return TraceOptions(delivered_to=DeliveredTo.NONE if self.linked else DeliveredTo.FINAL)
 
     @property
     def retries(self) -> RetryOptions | None:
@@ -68,7 +74,12 @@ def drive(connection: Connection, root: Path, scenario: Scenario) -> None:
     logging.disable()
     before = _descriptors()
     store = MaildirStore(
-        root, hostname="mx.example.org", sync=scenario.sync, retries=scenario.retries
+        root,
+        hostname="mx.example.org",
+        sync=scenario.sync,
+        trace=scenario.trace,
+        hard_links=scenario.linked,
+        retries=scenario.retries,
     )
     if scenario.known:
         deliver(store, scenario.content("before"), scenario.maildirs)

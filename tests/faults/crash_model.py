@@ -27,6 +27,7 @@ _HARMLESS = {
 }
 _AT = r"(?:\d+|AT_FDCWD)<([^>]*)>"
 _DESCRIPTOR = r"\d+<([^>]*)>"
+_OPEN = r"(\d+)<([^>]*)>"
 _NAME = r'"([^"]*)"'
 _CREATE = re.compile(
     rf"openat\({_AT}, {_NAME}, [^)]*(O_CREAT|O_TMPFILE).*<([^>]*)>(?:\(deleted\))?$"
@@ -35,6 +36,8 @@ _MKDIR = re.compile(rf"mkdirat\({_AT}, {_NAME}, ")
 _WRITE = re.compile(rf"(?:write|writev|pwrite64|pwritev|pwritev2|sendfile)\({_DESCRIPTOR}")
 _COPY = re.compile(rf"copy_file_range\({_DESCRIPTOR}[^,]*, [^,]*, {_DESCRIPTOR}")
 _LINK = re.compile(rf"linkat\({_AT}, {_NAME}, {_AT}, {_NAME}, ")
+# A file by a descriptor of it.
+_OPEN_FILE = re.compile(r"/proc/self/fd/(\d+)")
 _RENAME = re.compile(rf"renameat2?\({_AT}, {_NAME}, {_AT}, {_NAME}")
 _UNLINK = re.compile(rf"unlinkat\({_AT}, {_NAME}, ")
 _SYNC = re.compile(rf"(?:fsync|fdatasync)\({_DESCRIPTOR}")
@@ -101,6 +104,8 @@ class Delivery:
     ) -> None:
         self._root = root
         self._names: dict[str, _Inode] = {root: _Inode()}
+        # Files that are open, some of which have lost their names.
+        self._open: dict[int, _Inode] = {}
         self._changes: list[_Change] = []
         self.syncs: list[Sync] = []
         self._messages: list[_Message] = []
@@ -143,7 +148,11 @@ class Delivery:
         elif match := _WRITE.match(text) or _COPY.match(text):
             self._change(call, _Data(self._names[match[match.lastindex or 1]], call.result))
         elif match := _LINK.match(text):
-            inode = self._names[f"{match[1]}/{match[2]}"]
+            by_descriptor = _OPEN_FILE.fullmatch(match[2])
+            if by_descriptor:
+                inode = self._open[int(by_descriptor[1])]
+            else:
+                inode = self._names[f"{match[1]}/{match[2]}"]
             self._change(call, self._entry(match[3], match[4], inode))
             self._names[f"{match[3]}/{match[4]}"] = inode
         elif match := _RENAME.match(text):
@@ -160,6 +169,9 @@ class Delivery:
             self.syncs.append(Sync(None, None, call.begin, call.end))
         elif call.name not in _HARMLESS and not (call.name == "openat" and "O_CREAT" not in text):
             raise AssertionError(f"the model does not know this call: {text}")
+        for number, path in re.findall(rf"\b{_OPEN}", text):
+            if path in self._names:
+                self._open[int(number)] = self._names[path]
 
     def _change(self, call: Call, *parts: _Entry | _Data) -> None:
         self._changes.append(_Change(parts, call.begin, call.end))

@@ -11,7 +11,7 @@ import threading
 from collections import Counter
 from pathlib import Path
 
-from mailstore import MaildirStore, Sync
+from mailstore import DeliveredTo, MaildirStore, Sync, TraceOptions
 from tests.interop.lmtp import split_trace
 from tests.mailstore.support import deliver
 
@@ -61,9 +61,20 @@ def stored_below(root: Path) -> tuple[Counter[tuple[str, str]], list[Path]]:
 
 
 def main(root: Path, name: str, sync: Sync) -> None:
-    store = MaildirStore(root, hostname="mx.example.org", sync=sync)
+    stores = [
+        MaildirStore(root, hostname="mx.example.org", sync=sync),
+        # Copies that are links to one file, which is not for copies with a field of their own.
+        MaildirStore(
+            root,
+            hostname="mx.example.org",
+            sync=sync,
+            trace=TraceOptions(delivered_to=DeliveredTo.NONE),
+            hard_links=True,
+        ),
+    ]
 
     def run(number: int) -> None:
+        store = stores[number % len(stores)]
         for count in range(1_000_000):
             of_message = f"{name}.{number}.{count}"
             maildirs = MAILDIRS if count % 4 == 0 else MAILDIRS[count % 3 :][:1]

@@ -14,11 +14,14 @@ _TRACED = "trace=%file,%desc"
 _SMALL, _LARGE = 1000, 400_000
 
 
-def _traced(folder: Path, sync: Sync, size: int, messages: list[str]) -> Delivery:
+def _traced(
+    folder: Path, sync: Sync, size: int, messages: list[str], *, links: bool = False
+) -> Delivery:
     root = folder / "root"
     root.mkdir()
     trace = folder / "trace"
-    command = [sys.executable, "-m", "tests.faults.deliverer", str(root), sync, str(size)]
+    options = ["--links"] if links else []
+    command = [sys.executable, "-m", "tests.faults.deliverer", *options, str(root), sync, str(size)]
     said = run_traced(trace, ["-s", "60", "-e", _TRACED], [*command, *messages])
     assert set(re.findall(r"answered (\d+)", said)) == {"250"}
     calls = calls_of(trace.read_text())
@@ -35,12 +38,14 @@ def _traced(folder: Path, sync: Sync, size: int, messages: list[str]) -> Deliver
 @pytest.mark.parametrize("size", [_SMALL, _LARGE])
 @pytest.mark.parametrize("sync", [Sync.FSYNC, Sync.SYNCFS])
 @pytest.mark.parametrize(
-    "messages", [["d/u"], ["d/u,d/v"], ["u", "u"]], ids=["one", "two", "again"]
+    ("messages", "links"),
+    [(["d/u"], False), (["d/u,d/v"], False), (["u", "u"], False), (["u,v,w"], True)],
+    ids=["one", "two", "again", "linked"],
 )
 def test_no_crash_loses_or_tears(
-    tmp_path: Path, sync: Sync, size: int, messages: list[str]
+    tmp_path: Path, sync: Sync, size: int, messages: list[str], links: bool
 ) -> None:
-    delivery = _traced(tmp_path, sync, size, messages)
+    delivery = _traced(tmp_path, sync, size, messages, links=links)
     assert delivery.violations() == []
     assert delivery.violations(without=delivery.syncs)
 
@@ -54,6 +59,25 @@ def test_each_fsync_is_needed(tmp_path: Path, size: int) -> None:
     for path in paths:
         without = [sync for sync in delivery.syncs if sync.path == path]
         assert delivery.violations(without=without), path
+
+
+@pytest.mark.parametrize("size", [_SMALL, _LARGE])
+def test_each_fsync_is_needed_for_links(tmp_path: Path, size: int) -> None:
+    delivery = _traced(tmp_path, Sync.FSYNC, size, ["u,v,w"], links=True)
+    (content,) = {sync.path for sync in delivery.syncs if "/root/u/tmp/" in (sync.path or "")}
+    for path in {sync.path for sync in delivery.syncs}:
+        without = [sync for sync in delivery.syncs if sync.path == path]
+        wrong = delivery.violations(without=without)
+        lost = {line.partition(":")[0] for line in wrong}
+        # One file, and one directory in which the Maildirs were made.
+        assert len(lost) == (3 if path in {content, str(tmp_path / "root")} else 1)
+
+
+def test_the_spool_that_becomes_the_copy_is_synced(tmp_path: Path) -> None:
+    delivery = _traced(tmp_path, Sync.FSYNC, _LARGE, ["u", "u"])
+    (spool,) = [sync for sync in delivery.syncs if "/root/u/tmp/#" in (sync.path or "")]
+    (wrong,) = delivery.violations(without=[spool])
+    assert wrong.endswith("in new/ and not whole")
 
 
 def test_each_syncfs_is_needed(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def opened(
     spool_threshold: int = 128 * 1024,
     folders: FolderOptions | None = None,
     trace: TraceOptions | None = None,
+    hard_links: bool = False,
     retries: RetryOptions | None = None,
 ) -> Iterator[MaildirStore]:
     store = MaildirStore(
@@ -69,6 +70,7 @@ def opened(
         spool_threshold=spool_threshold,
         folders=folders or FolderOptions(),
         trace=trace or TraceOptions(),
+        hard_links=hard_links,
         retries=retries,
     )
     try:
@@ -129,7 +131,9 @@ def without_trace(message: bytes, line_end: bytes = b"\n") -> bytes:
     """What follows the trace header."""
     lines = message.split(line_end)
     assert lines[0].startswith(b"Return-Path: ")
-    assert lines[1].startswith(b"Delivered-To: ")
-    assert lines[2].startswith(b"Received: ")
-    first = next(n for n, line in enumerate(lines[3:], 3) if not line.startswith(b"\t"))
+    received = 2 if lines[1].startswith(b"Delivered-To: ") else 1
+    assert lines[received].startswith(b"Received: ")
+    first = received + 1
+    while lines[first].startswith(b"\t"):
+        first += 1
     return line_end.join(lines[first:])
