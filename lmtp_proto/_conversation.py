@@ -769,6 +769,9 @@ class _Conversation:
         text = f"{name}() of the handler failed"
         if isinstance(error, HandlerError):
             text = f"{text}: {error}"
+        elif _is_want_of_space(error):
+            # Where in the code that showed helps nobody, and it shows with every message.
+            return self._log(Severity.ERROR, f"{text}: {error}")
         return self._log(Severity.ERROR, text, error)
 
     def _misuse(self, name: str, answer: object, awaited: str) -> Log:
@@ -810,6 +813,8 @@ def _is_final(reply: Reply) -> bool:
 
 def _reply_to(error: Exception) -> Reply:
     """Our own fault is never the sender's: 4xx (RFC 5321 4.2.1)."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return _NO_SPACE
-    return _OWN_FAULT
+    return _NO_SPACE if _is_want_of_space(error) else _OWN_FAULT
+
+
+def _is_want_of_space(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -2,8 +2,9 @@
 
 A `MaildirStore` delivers durably: a recipient is answered 250 when its copy is on disk. A
 `StoreHandler` puts it behind any of the servers. A `Destination` names one of a user's mailboxes.
-`MaildirQuotas` and `RedisQuotas` bound what users may hold. `RetryOptions` has the store
-recognise messages that come again because their reply was lost.
+`MaildirQuotas` and `RedisQuotas` bound what users may hold, `UserLimits` how many deliveries to one
+user there may be at a time. `RetryOptions` has the store recognise messages that come again because
+their reply was lost.
 """
 
 from ._destination import Destination
@@ -26,6 +27,7 @@ from ._retries import RetryOptions
 from ._spool import LineEnding, Spool
 from ._store import MaildirSink, MaildirStore
 from ._sync import Sync
+from ._user_limits import UserLimits
 
 __all__ = [
     "DeliveredTo",
@@ -55,4 +57,5 @@ __all__ = [
     "Sync",
     "TraceOptions",
     "Usage",
+    "UserLimits",
 ]

@@ -117,6 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return_path=arguments.sender is not None,
         delivered_to=DeliveredTo.FINAL if recipient else DeliveredTo.NONE,
         received=False,
+        hop_limit=0,
     )
     try:
         store = MaildirStore(root, hostname=os.uname().nodename, folders=folders, trace=trace)

@@ -109,7 +109,7 @@ def commit(batch: Iterable[Delivery], cache: MaildirCache, sync: Sync) -> None:
             deliveries = _each(deliveries, publish, undo=_discard)
             groups = _group(deliveries, file_systems.descriptor)
             deliveries = _sync(groups, syncfs, undo=_withdraw)
-    elif sync is Sync.FSYNC:
+    elif sync is not Sync.NEVER:
         deliveries = _each(deliveries, _write_out)
         deliveries = _each(deliveries, _fsync, undo=_discard)
         deliveries = _each(deliveries, _close, undo=_discard)

@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import stat
+from itertools import islice
 from typing import Final, NamedTuple
 
 from ._control_file import ControlFileError
@@ -47,6 +48,10 @@ class NoFolderError(Exception):
     """There is no such folder, and none is made."""
 
 
+class _TooManyError(FileNotFoundError):
+    """There is no such folder, and the user may have no more."""
+
+
 class Place(NamedTuple):
     """A destination whose parts are known to be good."""
 
@@ -55,6 +60,8 @@ class Place(NamedTuple):
     mailbox: Mailbox = INBOX
     flags: str = ""
     keywords: tuple[str, ...] = ()
+    mailbox_limit: int = 0
+    """How many mailboxes the user may have before no more are made; 0 for any number."""
 
     @property
     def is_plain(self) -> bool:
@@ -90,6 +97,9 @@ def open_place(root: int, place: Place, options: FolderOptions) -> tuple[Maildir
             try:
                 outer, base = base, _open_folder(root, base, place, options)
                 release(outer)
+            except _TooManyError:
+                fault = f"the user has {place.mailbox_limit} mailboxes and may have no more"
+                _fall_back(".".join(place.mailbox.levels), fault, options)
             except FileNotFoundError:
                 _fall_back(".".join(place.mailbox.levels), "it does not exist", options)
         letters = _letters(base, place, options) if place.keywords else ""
@@ -121,6 +131,8 @@ def _open_folder(root: int, base: int, place: Place, options: FolderOptions) -> 
     try:
         if not may_create or _exists(base, mailbox.directory):
             return os.open(mailbox.directory, _PASS, dir_fd=base)
+        if place.mailbox_limit and _has_mailboxes(base, place.mailbox_limit):
+            raise _TooManyError(errno.ENOENT, os.strerror(errno.ENOENT), mailbox.directory)
         # A Maildir is whole before it has folders.
         open_maildir(root, place.parts).close()
         folder = _create(base, mailbox)
@@ -165,6 +177,21 @@ def _permissions_for(base: int, mailbox: Mailbox) -> Permissions:
                 return Permissions.of(status)
         levels = levels[:-1]
     return Permissions.of(os.fstat(base))
+
+
+def _has_mailboxes(base: int, number: int) -> bool:
+    """Whether the Maildir `base` has at least so many mailboxes, the INBOX included."""
+    descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=base)
+    try:
+        with os.scandir(descriptor) as entries:
+            folders = (
+                entry
+                for entry in entries
+                if entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
+            )
+            return 1 + sum(1 for _ in islice(folders, number)) >= number
+    finally:
+        release(descriptor)
 
 
 def _touch(directory: int, name: str, permissions: Permissions) -> None:

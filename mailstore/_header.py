@@ -1,4 +1,5 @@
-"""What final delivery takes from a message's header: Return-Path, and one field with an address.
+"""What final delivery takes from a message's header: Return-Path, one field with an address, and
+how many hosts it has passed.
 
 The invariant: a header is looked at as a whole or not at all, in time that grows with its length.
 """
@@ -13,6 +14,7 @@ _END_OF_HEADER: Final = re.compile(rb"\n\r?\n")
 _RETURN_PATH: Final = re.compile(
     rb"^return-path[ \t]*:.*\n(?:[ \t].*\n)*", re.IGNORECASE | re.MULTILINE
 )
+_RECEIVED: Final = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _BRACKETS: Final = re.compile(r"<([^<>]*)>")
 
 
@@ -27,6 +29,16 @@ def header_length(block: bytearray, limit: int, *, complete: bool) -> int:
     if match is not None:
         return match.end()
     return len(block) if complete else 0
+
+
+def hops_in(header: bytes | bytearray) -> int:
+    """How many fields Received there are (RFC 5321 6.3)."""
+    lower = header.lower()
+    count = lower.count(b"\nreceived:") + lower.startswith(b"received:")
+    # RFC 5322 4.5.7: there may be blanks before the colon, but nobody writes them.
+    if lower.count(b"\nreceived ") or lower.count(b"\nreceived\t"):
+        return sum(1 for _ in _RECEIVED.finditer(lower))
+    return count
 
 
 def without_return_path(header: bytes) -> bytes:

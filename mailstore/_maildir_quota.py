@@ -20,14 +20,18 @@ from ._maildir import Parts, split_path
 from ._quota import NothingReserved, QuotaPolicy, Reservation, Usage
 from ._quota_rules import Limits
 from ._quota_warnings import WarningRunner
+from ._sync import Sync
 
 _logger: Final = logging.getLogger("mailstore")
+
+# How often mail is counted for one message while others come in and leave it open whether it fits.
+_COUNTS: Final = 5
 
 
 class _Flight:
     """What is on its way to one Maildir."""
 
-    __slots__ = ("counting", "lock", "messages", "octets", "users")
+    __slots__ = ("counting", "lock", "messages", "octets", "stored", "users")
 
     def __init__(self) -> None:
         # Held for a few system calls on a small file, never while a Maildir is counted.
@@ -36,6 +40,8 @@ class _Flight:
         self.counting = threading.Lock()
         self.octets = 0
         self.messages = 0
+        # What has arrived, in all.
+        self.stored = Usage(0, 0)
         self.users = 0
 
 
@@ -72,8 +78,10 @@ class MaildirQuotas:
     """The quotas of Maildirs below `root`, the directory of the store.
 
     `folder_name` gives the name that rules have for a folder, from that of its directory, such as
-    `.Lists.2030`; left out, that is the name without the dot, and "INBOX" for "". Raises OSError if
-    `root` cannot be opened. May be used by several threads and across fork(2).
+    `.Lists.2030`; left out, that is the name without the dot, and "INBOX" for "". `sync` is that of
+    the store: a file `maildirsize` is durable only with Sync.ALWAYS; what is lost of it is counted
+    anew or missing from the count, and never mail. Raises OSError if `root` cannot be opened. May
+    be used by several threads and across fork(2).
     """
 
     def __init__(
@@ -81,7 +89,9 @@ class MaildirQuotas:
         root: str | os.PathLike[str],
         *,
         folder_name: Callable[[str], str] = _name_of,
+        sync: Sync = Sync.OPTIMIZED,
     ) -> None:
+        self._durable = sync is Sync.ALWAYS
         self._path = os.path.abspath(root)
         self._folder_name = folder_name
         self._flights = _Flights()
@@ -107,7 +117,13 @@ class MaildirQuotas:
         """
         parts = split_path(self._path, maildir)
         return MaildirQuota(
-            self._root, parts, policy, self._folder_name, self._flights, self._warnings
+            self._root,
+            parts,
+            policy,
+            self._folder_name,
+            self._flights,
+            self._warnings,
+            durable=self._durable,
         )
 
     def close(self) -> None:
@@ -122,7 +138,7 @@ class MaildirQuota:
     Maildir itself.
     """
 
-    __slots__ = ("_flights", "_folder_name", "_parts", "_policy", "_root", "_warnings")
+    __slots__ = ("_durable", "_flights", "_folder_name", "_parts", "_policy", "_root", "_warnings")
 
     def __init__(
         self,
@@ -132,13 +148,21 @@ class MaildirQuota:
         folder_name: Callable[[str], str],
         flights: _Flights,
         warnings: WarningRunner,
+        *,
+        durable: bool,
     ) -> None:
+        self._durable = durable
         self._root = root
         self._parts = parts
         self._policy = policy
         self._folder_name = folder_name
         self._flights = flights
         self._warnings = warnings
+
+    @property
+    def mailbox_count(self) -> int:
+        """How many mailboxes the user may have before a message makes no more; 0 for any number."""
+        return self._policy.mailbox_count
 
     def check(self, size: int, *, folder: str = "INBOX") -> None:
         """Raise QuotaExceeded where a message of `size` octets (0 where that is not known) has no
@@ -200,13 +224,19 @@ class MaildirQuota:
             try:
                 with self._open() as maildir:
                     if maildir is not None:
-                        after = _maildirsize.append(maildir, size, tell=bool(self._policy.warnings))
+                        after = _maildirsize.append(
+                            maildir,
+                            size,
+                            tell=bool(self._policy.warnings),
+                            durable=self._durable,
+                        )
             except OSError as error:
                 # The message is there, and stays. It counts when all mail is counted.
                 path = "/".join(self._parts)
                 _logger.error("maildirsize in %a was not added to: %s", path, error)
             flight.octets -= size
             flight.messages -= 1
+            flight.stored = Usage(flight.stored.octets + size, flight.stored.messages + 1)
         self._flights.leave(self._parts, flight)
         if after is None and self._policy.warnings:
             # The first message of a Maildir may cross a limit as well.
@@ -245,13 +275,14 @@ class MaildirQuota:
     ) -> None:
         """Put so much in flight if there is room. Raises QuotaExceeded and OSError."""
 
+        def together(usage: Usage) -> Usage:
+            return Usage(usage.octets + flight.octets, usage.messages + flight.messages)
+
         def attempt(found: _maildirsize.Recorded | None) -> bool:
             """Whether that is decided: nobody is refused for numbers that may be wrong."""
             if found is None:
                 return False
-            usage = found.usage
-            together = Usage(usage.octets + flight.octets, usage.messages + flight.messages)
-            if not has_room(together):
+            if not has_room(together(found.usage)):
                 if found.fresh or not has_room(Usage(0, 0)):
                     raise self._policy.exceeded()
                 return False
@@ -271,13 +302,22 @@ class MaildirQuota:
                 with flight.lock:
                     if attempt(_maildirsize.read(maildir, self._limits)):
                         return
-                usage = self._recount(maildir)
-                with flight.lock:
-                    attempt(_maildirsize.Recorded(usage, fresh=True))
+                for left in reversed(range(_COUNTS)):
+                    before = flight.stored
+                    usage = self._recount(maildir)
+                    with flight.lock:
+                        # What arrived meanwhile was perhaps counted and perhaps not.
+                        most = Usage(
+                            usage.octets + flight.stored.octets - before.octets,
+                            usage.messages + flight.stored.messages - before.messages,
+                        )
+                        if has_room(together(most)) or not has_room(together(usage)) or not left:
+                            attempt(_maildirsize.Recorded(most, fresh=True))
+                            return
 
     def _recount(self, maildir: int) -> Usage:
         before = _maildirsize.read(maildir) if self._policy.warnings else None
-        usage = _maildirsize.recount(maildir, self._limits, self._counts)
+        usage = _maildirsize.recount(maildir, self._limits, self._counts, durable=self._durable)
         if before is not None:
             self._warn(before.usage, usage)
         return usage

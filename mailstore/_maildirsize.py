@@ -138,12 +138,12 @@ def read(maildir: int, limits: Limits | None = None) -> Recorded | None:
     return Recorded(usage, lines == 1 and 0 <= time.time() - status.st_mtime <= _FRESH_SECONDS)
 
 
-def append(maildir: int, size: int, *, tell: bool) -> Usage | None:
+def append(maildir: int, size: int, *, tell: bool, durable: bool = False) -> Usage | None:
     """Add one message of `size` octets, which is in its place already, to `maildirsize`.
 
     Where there is no such file nothing is added: who makes one counts the message. With `tell`, the
     sum up to and including this message: of messages added at the same time by others, those before
-    it in the file and no others. Raises OSError.
+    it in the file and no others. `durable`: it is synced. Raises OSError.
     """
     for _ in range(_ATTEMPTS):
         descriptor = _open(maildir, os.O_RDWR | os.O_APPEND)
@@ -155,6 +155,8 @@ def append(maildir: int, size: int, *, tell: bool) -> Usage | None:
             if not _is_current(maildir, descriptor):
                 # Replaced in between: who did that has perhaps not seen it any more.
                 continue
+            if durable:
+                os.fsync(descriptor)
             if not tell:
                 return None
             end = os.lseek(descriptor, 0, os.SEEK_CUR)
@@ -165,15 +167,18 @@ def append(maildir: int, size: int, *, tell: bool) -> Usage | None:
     return None
 
 
-def recount(maildir: int, limits: Limits, counted: Callable[[str], bool]) -> Usage:
+def recount(
+    maildir: int, limits: Limits, counted: Callable[[str], bool], *, durable: bool = False
+) -> Usage:
     """Count what the directory `maildir` holds and write `maildirsize` anew.
 
     `counted` says of each folder, by the name of its directory ("" is INBOX), whether it counts.
     What others add meanwhile may be in the new file twice, but is not lost; it is not in what this
-    gives. Raises OSError for what cannot be counted; that the file cannot be written is no failure.
+    gives. `durable`: the file is synced. Raises OSError for what cannot be counted; that the file
+    cannot be written is no failure.
     """
     try:
-        old = _old_file(maildir, limits)
+        old = _old_file(maildir, limits, durable=durable)
     except OSError as error:
         _logger.warning("maildirsize cannot be written, all mail is counted: %s", error)
         old = None
@@ -189,7 +194,7 @@ def recount(maildir: int, limits: Limits, counted: Callable[[str], bool]) -> Usa
         begin = os.fstat(old).st_size
         usage = count(maildir, counted)
         try:
-            _replace(maildir, old, begin, limits, usage)
+            _replace(maildir, old, begin, limits, usage, durable=durable)
         except OSError as error:
             _logger.warning("maildirsize cannot be written, all mail is counted: %s", error)
         return usage
@@ -244,22 +249,24 @@ def _is_current(maildir: int, descriptor: int) -> bool:
     return os.path.samestat(there, os.fstat(descriptor))
 
 
-def _old_file(maildir: int, limits: Limits) -> int | None:
+def _old_file(maildir: int, limits: Limits, *, durable: bool) -> int | None:
     """The file that is there, for others to add to while mail is counted; one that nobody believes
     is made where there is none. None where that cannot be."""
     descriptor = _open(maildir, os.O_RDWR)
     if descriptor is None:
-        if not _put(maildir, b"%b\n?\n" % _definition(limits)):
+        if not _put(maildir, b"%b\n?\n" % _definition(limits), durable=durable):
             return None
         descriptor = _open(maildir, os.O_RDWR)
     return descriptor
 
 
-def _replace(maildir: int, old: int, begin: int, limits: Limits, usage: Usage) -> None:
+def _replace(
+    maildir: int, old: int, begin: int, limits: Limits, usage: Usage, *, durable: bool
+) -> None:
     """Write the file anew, with what was added to the old one since it had `begin` octets."""
     text = b"%b\n%d %d\n" % (_definition(limits), usage.octets, usage.messages)
     added = os.pread(old, _LARGEST, begin)
-    if not _is_current(maildir, old) or not _put(maildir, text + added):
+    if not _is_current(maildir, old) or not _put(maildir, text + added, durable=durable):
         return
     late = os.pread(old, _LARGEST, begin + len(added))
     if late:
@@ -267,6 +274,8 @@ def _replace(maildir: int, old: int, begin: int, limits: Limits, usage: Usage) -
         if new is not None:
             try:
                 os.write(new, late)
+                if durable:
+                    os.fsync(new)
             finally:
                 os.close(new)
 
@@ -281,7 +290,7 @@ def _definition(limits: Limits) -> bytes:
     return ",".join(parts).encode()
 
 
-def _put(maildir: int, text: bytes) -> bool:
+def _put(maildir: int, text: bytes, *, durable: bool) -> bool:
     """Put a new file in the place of `maildirsize`; whether that could be done."""
     try:
         tmp = os.open("tmp", _PASS, dir_fd=maildir)
@@ -294,6 +303,8 @@ def _put(maildir: int, text: bytes) -> bool:
         try:
             try:
                 write_all(descriptor, text)
+                if durable:
+                    os.fsync(descriptor)
             finally:
                 os.close(descriptor)
             os.rename(name, _NAME, src_dir_fd=tmp, dst_dir_fd=maildir)
@@ -302,6 +313,8 @@ def _put(maildir: int, text: bytes) -> bool:
             if isinstance(error, IsADirectoryError):
                 return False
             raise
+        if durable:
+            os.fsync(maildir)
         return True
     finally:
         os.close(tmp)

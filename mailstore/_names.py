@@ -1,13 +1,17 @@
 """Unique names of messages in a Maildir.
 
 The invariant: no two names are equal, whatever the clock does, across threads, processes, hosts
-and restarts: a name carries 64 random bits beside time, process and counter.
+and restarts: a name carries 64 random bits beside time, process and counter. Names of one process
+sort in the order in which they were made, as text as well as by time; those of several processes do
+so as far as they have one clock that is not set back.
 """
 
 import itertools
 import os
 import random
+import threading
 import time
+import weakref
 from typing import Final
 
 _PLAIN: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
@@ -17,19 +21,31 @@ _HOST_LIMIT: Final = 96
 
 class UniqueNames:
     """Makes file names such as
-    `1700000000.M123456P4711Q1R0123456789abcdef.mx.example.org,S=2310,W=2360`.
+    `1700000000.M012345P4711Q1R0123456789abcdef.mx.example.org,S=2310,W=2360`.
 
     `hostname` is any text: octets of its UTF-8 form that are not letters, digits, ".", "_" or "-"
     are written as a backslash and three octal digits, as the Maildir specification wants it for
     "/" and ":".
     """
 
-    __slots__ = ("_counter", "_host", "_process", "_random")
-
     def __init__(self, hostname: str) -> None:
         self._host = _escape(hostname)
         self._counter = itertools.count()
+        self._reset()
+        after_fork = weakref.WeakMethod(self._reset)
+
+        def reset_in_child() -> None:
+            reset = after_fork()
+            if reset is not None:
+                reset()
+
+        os.register_at_fork(after_in_child=reset_in_child)
+
+    def _reset(self) -> None:
+        """The beginning, in a forked child as well: it would go on with its parent's numbers."""
         self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._last = 0
         # Seeded by the operating system; asking that for each name costs a system call.
         self._random = random.Random()
 
@@ -37,14 +53,13 @@ class UniqueNames:
         """A new name for a message of `size` octets on disk and `virtual_size` octets with every
         line end as CRLF (the fields `S=` and `W=` of Maildir++ and of Dovecot).
         """
-        process = os.getpid()
-        if process != self._process:
-            # A forked child would go on with the numbers of its parent.
-            self._random.seed()
-            self._process = process
-        seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+        with self._lock:
+            # Dovecot sorts by the time in the name. A clock that is set back is waited for in steps
+            # of a microsecond, as Dovecot does it.
+            self._last = max(self._last + 1, time.time_ns() // 1000)
+            seconds, microseconds = divmod(self._last, 1_000_000)
         return (
-            f"{seconds}.M{nanoseconds // 1000}P{process}Q{next(self._counter)}"
+            f"{seconds}.M{microseconds:06}P{self._process}Q{next(self._counter)}"
             f"R{self._random.getrandbits(64):016x}.{self._host},S={size},W={virtual_size}"
         )
 

@@ -29,7 +29,8 @@ class FolderOptions:
     refuse_missing: bool = False
     """Answer 550 where there is no such folder and none is made; else the INBOX gets the mail."""
     lock_timeout: float = 30.0
-    """Seconds to wait for a lock on a user's subscriptions or keywords."""
+    """Seconds to wait for a lock on a user's subscriptions or keywords, and for a turn where many
+    deliveries to one Maildir wait; 451 4.2.0 then."""
 
     def __post_init__(self) -> None:
         separator = self.separator
@@ -50,7 +51,8 @@ class DeliveredTo(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceOptions:
-    """The fields in front of a message. Raises ValueError for what is no name of a field."""
+    """The fields in front of a message. Raises ValueError for what is no name of a field, or for a
+    negative limit."""
 
     return_path: bool = True
     """Whether there is a Return-Path, in place of any that the message brings along."""
@@ -60,8 +62,13 @@ class TraceOptions:
     original_recipient_header: str = ""
     """The field that names the original recipient where no ORCPT does, such as `X-Original-To`
     (Dovecot's `lda_original_recipient_header`). It must be one that the client takes care of."""
+    hop_limit: int = 100
+    """A message that brings along more fields Received is taken for one that goes in circles, and
+    is refused with 554 5.4.6 (RFC 5321 6.3); 0 for any number."""
 
     def __post_init__(self) -> None:
         name = self.original_recipient_header
         if name and _FIELD_NAME.fullmatch(name) is None:
             raise ValueError(f"{name!a} is no name of a header field")
+        if self.hop_limit < 0:
+            raise ValueError(f"the limit of hops {self.hop_limit} is negative: 0 is none")

@@ -24,6 +24,10 @@ from ._retries import Recognised
 _logger: Final = logging.getLogger("mailstore")
 
 
+class MailLoopError(Exception):
+    """The message has passed so many hosts that it goes in circles."""
+
+
 class PendingReply:
     """One recipient's reply, as soon as it is known (an `lmtp_proto.Pending`).
 
@@ -122,6 +126,10 @@ class Outcome:
         if isinstance(error, NoFolderError):
             # Nothing is wrong here: it was asked for.
             return reply
+        if isinstance(error, MailLoopError):
+            name = str(recipient).encode("ascii", "backslashreplace").decode()
+            _logger.warning("%s: a message to <%s> was refused: %s", self._id, name, error)
+            return reply
         _logger.error(
             "%s: delivery to <%s> in %a failed with %s: %a: %s",
             self._id,
@@ -139,9 +147,13 @@ def refusal(error: Exception, recipient: Recipient) -> Reply:
     """The reply to a recipient whose copy failed with `error`."""
     if isinstance(error, NoFolderError):
         return Reply(550, f"<{recipient}> {error}", enhanced="5.1.1")
+    if isinstance(error, MailLoopError):
+        return Reply(554, f"<{recipient}> mail loop: {error}", enhanced="5.4.6")
     number = error.errno if isinstance(error, OSError) else None
     if number == errno.ENOSPC:
         return Reply(452, f"<{recipient}> insufficient system storage", enhanced="4.3.1")
     if number == errno.EDQUOT:
         return Reply(452, f"<{recipient}> mailbox is full", enhanced="4.2.2")
+    if number == errno.ETIMEDOUT:
+        return Reply(451, f"<{recipient}> Timeout while waiting for lock", enhanced="4.2.0")
     return Reply(451, f"<{recipient}> temporary internal error", enhanced="4.3.0")

@@ -84,6 +84,9 @@ class QuotaPolicy:
     is of the limit for all folders (`quota_grace`)."""
     mail_size: int = 0
     """Octets of the largest message, 0 for any (`quota_max_mail_size`)."""
+    mailbox_count: int = 0
+    """How many mailboxes a user may have, the INBOX included, before a message makes no more; 0 for
+    any number (`quota_mailbox_count`)."""
     warnings: tuple[QuotaWarning, ...] = ()
     """The first that applies is run: put the highest first."""
     full_tempfail: bool = False
@@ -97,6 +100,7 @@ class QuotaPolicy:
         *rules: str,
         grace: str = "10%",
         mail_size: str = "0",
+        mailbox_count: int = 0,
         warnings: Iterable[tuple[str, Sequence[str]]] = (),
         full_tempfail: bool = False,
         exceeded_message: str = _EXCEEDED,
@@ -106,12 +110,15 @@ class QuotaPolicy:
         largest = read_amount(mail_size)
         if largest.percent:
             raise ValueError(f"the largest mail size {mail_size!a} must not be a percentage")
+        if mailbox_count < 0:
+            raise ValueError(f"the number of mailboxes {mailbox_count} is negative: 0 is any")
         if not exceeded_message.isascii() or not exceeded_message.isprintable():
             raise ValueError(f"the message {exceeded_message!a} is not printable ASCII")
         return cls(
             rules=QuotaRules(*rules),
             grace=read_amount(grace),
             mail_size=largest.value,
+            mailbox_count=mailbox_count,
             warnings=tuple(QuotaWarning.parse(*warning) for warning in warnings),
             full_tempfail=full_tempfail,
             exceeded_message=exceeded_message,
@@ -163,6 +170,11 @@ class Reservation(Protocol):
 
 class Quota(Protocol):
     """The quota of one user. All methods may block and raise OSError where they cannot tell."""
+
+    @property
+    def mailbox_count(self) -> int:
+        """How many mailboxes the user may have before a message makes no more; 0 for any number.
+        Never blocks."""
 
     def check(self, size: int, *, folder: str = "INBOX") -> None:
         """Raise QuotaExceeded where a message of `size` octets (0 where that is not known) has no

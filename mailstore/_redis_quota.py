@@ -153,6 +153,11 @@ class RedisQuota:
         self._count = count
         self._warnings = warnings
 
+    @property
+    def mailbox_count(self) -> int:
+        """How many mailboxes the user may have before a message makes no more; 0 for any number."""
+        return self._policy.mailbox_count
+
     def check(self, size: int, *, folder: str = "INBOX") -> None:
         """Raise QuotaExceeded where a message of `size` octets (0 where that is not known) has no
         room now. Raises OSError."""

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final
 
 from ._files import SharedFile, copy_all, unnamed_file, write_all
-from ._header import address_in, header_length, without_return_path
+from ._header import address_in, header_length, hops_in, without_return_path
 from ._in_place import InPlace
 from ._sync import start_writeback
 
@@ -43,7 +43,7 @@ class Spool:
     With `drop_return_path`, Return-Path fields that the content brings along are left out, because
     final delivery writes its own (RFC 5321 4.4). The address in the first header field `field`, if
     one is named, becomes `field_address`. Both only if the header ends within the first `threshold`
-    octets.
+    octets. Fields Received are counted in so many octets of a header that is longer.
 
     `head` says what is to stand in front of the first copy that is made; it is given
     `field_address`. A file that begins so may become that copy as it is, or shares its blocks with
@@ -71,6 +71,7 @@ class Spool:
         "_started",
         "_threshold",
         "field_address",
+        "hops",
         "rest",
         "virtual_size",
     )
@@ -105,6 +106,8 @@ class Spool:
         self._begun = False
         self._after_cr = False
         self.field_address: str | None = None
+        self.hops = 0
+        """After `finish`: how many fields Received the content brings along."""
         self.rest = b""
         """After `finish`: the octets to store that are not in the file; all of a small message."""
         self.virtual_size = 0
@@ -235,6 +238,10 @@ class Spool:
         # the same however the content was cut into writes.
         end = header_length(block, self._threshold, complete=complete)
         header = bytes(block[:end])
+        if end:
+            self.hops = hops_in(header)
+        elif not block.startswith((b"\r\n", b"\n")):
+            self.hops = hops_in(block[: self._threshold])
         if self._field:
             self.field_address = address_in(header, self._field)
         kept = without_return_path(header) if self._drop_return_path else header

@@ -4,14 +4,16 @@ The invariant: a recipient is answered 250 only when its copy is durable. A fail
 own is answered 4xx, so that the client keeps the message and tries again.
 """
 
+import errno
 import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from functools import partial
 from pathlib import PurePath
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
 
-from lmtp_proto import Recipient, Reply, Transaction
+from lmtp_proto import Pending, Recipient, Reply, Transaction
 
 from ._copies import CopyWriter
 from ._destination import Destination
@@ -21,15 +23,19 @@ from ._incoming import IncomingMessage
 from ._links import Original
 from ._maildir import split_path
 from ._options import DeliveredTo, FolderOptions, TraceOptions
-from ._outcome import Outcome, PendingReply, refusal
+from ._outcome import MailLoopError, Outcome, PendingReply, refusal
 from ._quota import Quota, store_within
 from ._retries import Retries, RetryOptions
 from ._spool import LineEnding, Spool
 from ._sync import Sync
 from ._trace import TraceHeader
+from ._turns import Turns
+
+T = TypeVar("T")
 
 _FOLDERS: Final = FolderOptions()
 _TRACE: Final = TraceOptions()
+BUSY: Final = TimeoutError(errno.ETIMEDOUT, "others wait for the same Maildir")
 NO_QUOTAS: Final[Mapping[Recipient, Quota]] = MappingProxyType({})
 
 
@@ -60,7 +66,7 @@ class MaildirStore:
         root: str | os.PathLike[str],
         *,
         hostname: str,
-        sync: Sync = Sync.FSYNC,
+        sync: Sync = Sync.OPTIMIZED,
         line_ending: LineEnding = LineEnding.LF,
         spool_directory: str | os.PathLike[str] | None = None,
         spool_threshold: int = 128 * 1024,
@@ -82,6 +88,7 @@ class MaildirStore:
         self._spool_threshold = spool_threshold
         directory = os.open(self._root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._retries = None if retries is None else Retries(directory, sync, retries)
+        self._turns = Turns(folders.lock_timeout)
         self._copies = CopyWriter(
             directory,
             hostname=hostname,
@@ -137,7 +144,15 @@ class MaildirStore:
         retries = self._retries
         message = None if retries is None else IncomingMessage(retries, transaction, find)
         return MaildirSink(
-            self._copies, transaction.id, find, spool, trace, quotas, links=links, message=message
+            self._copies,
+            transaction.id,
+            find,
+            spool,
+            trace,
+            quotas,
+            turns=self._turns,
+            links=links,
+            message=message,
         )
 
     def folder_name(self, destination: PurePath | Destination) -> str:
@@ -148,6 +163,29 @@ class MaildirStore:
         """
         return _folder_name(self._find(destination))
 
+    def in_turn(
+        self,
+        destination: PurePath | Destination,
+        job: Callable[[], Reply | None],
+        late: Reply,
+    ) -> "Callable[[], Reply | None] | Future[Reply | None]":
+        """`job`, which may wait for the Maildir of `destination`, as an answer that leaves the
+        threads of the caller to others: its result, or `late` where its turn does not come in time.
+
+        Raises ValueError for a Maildir that is not below the root of the store.
+        """
+        result: Future[Reply | None] = Future()
+
+        def run() -> None:
+            try:
+                result.set_result(job())
+            except Exception as error:
+                result.set_exception(error)
+
+        parts = self._find(destination).parts
+        mine = self._turns.begin(parts, run, partial(result.set_result, late))
+        return result if mine is None else partial(_run, mine, result)
+
     def _find(self, destination: PurePath | Destination) -> Place:
         if isinstance(destination, Destination):
             parts = split_path(self._root, destination.maildir)
@@ -156,6 +194,7 @@ class MaildirStore:
 
     def close(self) -> None:
         """Finish the deliveries that were begun and release all descriptors."""
+        self._turns.close()
         self._copies.close()
 
 
@@ -164,7 +203,7 @@ class MaildirSink:
 
     __slots__ = (
         *("_copies", "_find", "_id", "_links", "_message", "_original", "_outcomes", "_quotas"),
-        *("_spool", "_trace"),
+        *("_spool", "_trace", "_turns", "on_close"),
     )
 
     def __init__(
@@ -176,9 +215,11 @@ class MaildirSink:
         trace: TraceHeader,
         quotas: Mapping[Recipient, Quota] = NO_QUOTAS,
         *,
+        turns: Turns,
         links: bool = False,
         message: IncomingMessage | None = None,
     ) -> None:
+        self._turns = turns
         self._links = links
         self._message = message
         self._original: Original | None = None
@@ -189,6 +230,8 @@ class MaildirSink:
         self._trace = trace
         self._quotas = quotas
         self._outcomes: dict[Place, Outcome] = {}
+        self.on_close: Callable[[], None] | None = None
+        """Called when the message is over."""
 
     def write(self, data: bytes, /) -> Callable[[], None] | None:
         """Take the next octets; a job, if there is one, raises OSError."""
@@ -212,19 +255,26 @@ class MaildirSink:
             return outcome.reply_to(recipient)
         outcome = self._outcomes[place] = Outcome(place, self._id)
         self._spool.finish()
+        if self._trace.hop_limit and self._spool.hops > self._trace.hop_limit:
+            text = f"more than {self._trace.hop_limit} Received fields"
+            outcome.set(MailLoopError(text))
+            return outcome.reply_to(recipient)
         header = self._trace.for_recipient(recipient, self._spool.field_address)
         original = self._original_of(header) if self._links else None
         quota = self._quotas.get(recipient)
         message = self._message
         in_memory = self._spool.in_memory
         if quota is not None or message is not None or not (place.is_plain and in_memory):
+            if quota is not None:
+                place = place._replace(mailbox_limit=quota.mailbox_count)
             name = self._copies.name_for(header, self._spool)
             store = self._copies.begin(place, header, self._spool, original, name=name)
             if quota is not None:
                 store = self._within(quota, recipient, place, len(header), store)
             if message is not None:
-                store = message.once(place, name, store, written=in_memory and original is None)
-            return partial(self._store, outcome, recipient, store)
+                written = in_memory and original is None
+                store = message.once(outcome.place, name, store, written=written)
+            return self._in_turn(outcome, recipient, store)
         reply = outcome.reply_to(recipient)
         try:
             self._copies.submit(place.parts, header, self._spool, outcome.set, original)
@@ -237,6 +287,8 @@ class MaildirSink:
         self._spool.close()
         if self._original is not None:
             self._original.close()
+        if self.on_close is not None:
+            self.on_close()
 
     def _original_of(self, header: bytes) -> Original | None:
         """What copies with this header may be links to: those with the first one's are."""
@@ -262,15 +314,29 @@ class MaildirSink:
             enforced=not recipient.parameters.ignore_quota,
         )
 
-    def _store(self, outcome: Outcome, recipient: Recipient, store: Callable[[], None]) -> Reply:
+    def _in_turn(
+        self, outcome: Outcome, recipient: Recipient, store: Callable[[], None]
+    ) -> PendingReply | Callable[[], Reply]:
+        """`store` as a job, or, where one for the same Maildir is under way, behind that."""
         reply = outcome.reply_to(recipient)
-        try:
-            store()
-        except Exception as error:
-            outcome.set(error)
-        else:
-            outcome.set(None)
-        return reply.result()
+        run = self._turns.begin(
+            outcome.place.parts, partial(_store, outcome, store), partial(outcome.set, BUSY)
+        )
+        return reply if run is None else partial(_run, run, reply)
+
+
+def _run(run: Callable[[], None], result: Pending[T]) -> T:
+    run()
+    return result.result()
+
+
+def _store(outcome: Outcome, store: Callable[[], None]) -> None:
+    try:
+        store()
+    except Exception as error:
+        outcome.set(error)
+    else:
+        outcome.set(None)
 
 
 def _folder_name(place: Place) -> str:

@@ -12,14 +12,23 @@ from typing import Final
 
 
 class Sync(enum.StrEnum):
-    """What makes a delivery durable before it is acknowledged."""
+    """What is made durable before a delivery is acknowledged: Dovecot's `mail_fsync`, and one way
+    more to do what is its default.
 
-    FSYNC = "fsync"
-    """fsync of each file of a batch and of each directory once: touches only the store's files."""
+    A directory, or a file of a user's settings such as `subscriptions`, is durable once it is made,
+    whatever is chosen here: that is once a user, and not once a message.
+    """
+
+    ALWAYS = "always"
+    """All that is written: as OPTIMIZED, and the quota's count. Dovecot's documentation asks for
+    it on NFS, where a write that has failed may be told of only by fsync."""
+    OPTIMIZED = "optimized"
+    """What a message is lost without: fsync of each file of a batch, and of each directory once."""
     SYNCFS = "syncfs"
-    """Two syncfs for a whole batch: for a file system that holds mail and nothing else."""
+    """As OPTIMIZED, by two syncfs for a whole batch: for a file system that holds mail alone, as it
+    writes out all that others have written there."""
     NEVER = "never"
-    """Nothing: an acknowledged message can be lost with the power. Not for mail that matters."""
+    """No message: what was acknowledged can be lost with the power. Not for mail that matters."""
 
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)

@@ -29,7 +29,10 @@ class TraceHeader:
     1970, now if left out. The octets end their lines with LF; `line_end` gives another.
     """
 
-    __slots__ = ("_delivered_to", "_line_end", "_received", "_return_path", "_single", "_stamp")
+    __slots__ = (
+        *("_delivered_to", "_line_end", "_received", "_return_path", "_single", "_stamp"),
+        "hop_limit",
+    )
 
     def __init__(
         self,
@@ -40,6 +43,7 @@ class TraceHeader:
         when: float | None = None,
         line_end: str = "\n",
     ) -> None:
+        self.hop_limit = options.hop_limit
         self._delivered_to = options.delivered_to
         session = transaction.session
         # RFC 3848: LMTPS is LMTP under TLS.

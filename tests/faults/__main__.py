@@ -81,7 +81,7 @@ def _power(folder: Path, arguments: argparse.Namespace) -> int:
     failed = False
     for kind in [arguments.file_system] if arguments.file_system else FILE_SYSTEMS:
         for syncs, rounds in (
-            ([Sync.FSYNC], arguments.rounds),
+            ([Sync.OPTIMIZED], arguments.rounds),
             ([Sync.SYNCFS], arguments.rounds),
             ([Sync.NEVER], _CONTROL_ROUNDS),
         ):

@@ -31,20 +31,21 @@ _SMALL, _LARGE = 1_000, 400_000
 SCENARIOS = [
     *(
         Scenario(sync, size, known)
-        for sync in Sync
+        # ALWAYS is OPTIMIZED for what has no quota.
+        for sync in (Sync.OPTIMIZED, Sync.SYNCFS, Sync.NEVER)
         for size in (_SMALL, _LARGE)
         for known in (False, True)
     ),
     *(
         Scenario(sync, size, known=True, linked=True)
-        for sync in (Sync.FSYNC, Sync.SYNCFS)
+        for sync in (Sync.OPTIMIZED, Sync.SYNCFS)
         for size in (_SMALL, _LARGE)
     ),
     # The spool becomes the copy.
-    *(Scenario(sync, _LARGE, known=True, recipients=1) for sync in (Sync.FSYNC, Sync.SYNCFS)),
-    Scenario(Sync.FSYNC, _SMALL, known=False, once=True),
-    Scenario(Sync.FSYNC, _SMALL, known=True, linked=True, once=True),
-    Scenario(Sync.FSYNC, _LARGE, known=True, recipients=1, once=True),
+    *(Scenario(sync, _LARGE, known=True, recipients=1) for sync in (Sync.OPTIMIZED, Sync.SYNCFS)),
+    Scenario(Sync.OPTIMIZED, _SMALL, known=False, once=True),
+    Scenario(Sync.OPTIMIZED, _SMALL, known=True, linked=True, once=True),
+    Scenario(Sync.OPTIMIZED, _LARGE, known=True, recipients=1, once=True),
     Scenario(Sync.SYNCFS, _SMALL, known=True, once=True),
 ]
 

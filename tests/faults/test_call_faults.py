@@ -11,7 +11,7 @@ from tests.faults.call_faults import ERRORS, KILLS, SCENARIOS, SHORT_WRITES, sam
 _SAMPLED = [
     scenario
     for scenario in SCENARIOS
-    if scenario.sync is Sync.FSYNC
+    if scenario.sync is Sync.OPTIMIZED
     # Beyond that, these differ in what was struck already.
     or (scenario.sync is Sync.SYNCFS and (scenario.in_memory or not scenario.linked))
     # Making the file that tells retries comes before all that is done with it.

@@ -36,7 +36,7 @@ def _traced(
 
 
 @pytest.mark.parametrize("size", [_SMALL, _LARGE])
-@pytest.mark.parametrize("sync", [Sync.FSYNC, Sync.SYNCFS])
+@pytest.mark.parametrize("sync", [Sync.OPTIMIZED, Sync.SYNCFS])
 @pytest.mark.parametrize(
     ("messages", "links"),
     [(["d/u"], False), (["d/u,d/v"], False), (["u", "u"], False), (["u,v,w"], True)],
@@ -52,7 +52,7 @@ def test_no_crash_loses_or_tears(
 
 @pytest.mark.parametrize("size", [_SMALL, _LARGE])
 def test_each_fsync_is_needed(tmp_path: Path, size: int) -> None:
-    delivery = _traced(tmp_path, Sync.FSYNC, size, ["d/u,d/v"])
+    delivery = _traced(tmp_path, Sync.OPTIMIZED, size, ["d/u,d/v"])
     # A directory is synced for each entry that it gets, so one sync of it may cover another.
     paths = {sync.path for sync in delivery.syncs}
     assert len(paths) == 8
@@ -63,7 +63,7 @@ def test_each_fsync_is_needed(tmp_path: Path, size: int) -> None:
 
 @pytest.mark.parametrize("size", [_SMALL, _LARGE])
 def test_each_fsync_is_needed_for_links(tmp_path: Path, size: int) -> None:
-    delivery = _traced(tmp_path, Sync.FSYNC, size, ["u,v,w"], links=True)
+    delivery = _traced(tmp_path, Sync.OPTIMIZED, size, ["u,v,w"], links=True)
     (content,) = {sync.path for sync in delivery.syncs if "/root/u/tmp/" in (sync.path or "")}
     for path in {sync.path for sync in delivery.syncs}:
         without = [sync for sync in delivery.syncs if sync.path == path]
@@ -74,7 +74,7 @@ def test_each_fsync_is_needed_for_links(tmp_path: Path, size: int) -> None:
 
 
 def test_the_spool_that_becomes_the_copy_is_synced(tmp_path: Path) -> None:
-    delivery = _traced(tmp_path, Sync.FSYNC, _LARGE, ["u", "u"])
+    delivery = _traced(tmp_path, Sync.OPTIMIZED, _LARGE, ["u", "u"])
     (spool,) = [sync for sync in delivery.syncs if "/root/u/tmp/#" in (sync.path or "")]
     (wrong,) = delivery.violations(without=[spool])
     assert wrong.endswith("in new/ and not whole")

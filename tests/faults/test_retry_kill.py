@@ -23,7 +23,7 @@ def test_kill_and_come_again(tmp_path: Path) -> None:
     chance = random.Random(4711)
     expected: set[tuple[str, str]] = set()
     for number in range(_ROUNDS):
-        name, sync = f"round{number}", chance.choice([Sync.FSYNC, Sync.SYNCFS])
+        name, sync = f"round{number}", chance.choice([Sync.OPTIMIZED, Sync.SYNCFS])
         # The number of the next message of each thread.
         following = _killed(tmp_path, name, sync, chance.randrange(1, 60))
         with opened(tmp_path, sync=sync, retries=RetryOptions()) as store:

@@ -41,7 +41,9 @@ def _in_order(calls: list[Call], *patterns: str) -> list[Call]:
 def test_synced_before_visible_and_durable_before_answered(tmp_path: Path, size: int) -> None:
     root = tmp_path / "root"
     root.mkdir()
-    answered, calls = _delivered(tmp_path, root=root, sync=Sync.FSYNC, size=size, maildirs=["d/u"])
+    answered, calls = _delivered(
+        tmp_path, root=root, sync=Sync.OPTIMIZED, size=size, maildirs=["d/u"]
+    )
     assert answered == ["250"]
     _in_order(
         calls,

@@ -26,7 +26,7 @@ def test_kill_in_mid_delivery(tmp_path: Path) -> None:
         with subprocess.Popen(
             [
                 *(sys.executable, "-m", "tests.faults.store_writer"),
-                *(str(tmp_path), f"round{number}", chance.choice([Sync.FSYNC, Sync.SYNCFS])),
+                *(str(tmp_path), f"round{number}", chance.choice([Sync.OPTIMIZED, Sync.SYNCFS])),
             ],
             cwd=Path(__file__).parents[2],
             stdout=subprocess.PIPE,

@@ -52,7 +52,7 @@ def opened(
     root: Path,
     *,
     hostname: str = HOSTNAME,
-    sync: Sync = Sync.FSYNC,
+    sync: Sync = Sync.OPTIMIZED,
     line_ending: LineEnding = LineEnding.LF,
     spool_directory: Path | None = None,
     spool_threshold: int = 128 * 1024,

@@ -42,7 +42,7 @@ def _copied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return copied
 
 
-@pytest.fixture(name="store", params=[Sync.FSYNC, Sync.SYNCFS, Sync.NEVER])
+@pytest.fixture(name="store", params=[Sync.OPTIMIZED, Sync.SYNCFS, Sync.NEVER])
 def _store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[MaildirStore]:
     before = len(os.listdir("/proc/self/fd"))
     options = FolderOptions(autocreate=True)
@@ -252,7 +252,7 @@ def test_a_spool_whose_sync_failed_is_no_mail(
         assert codes(deliver(store, _LARGE, ["a"])) == [250]
 
 
-@pytest.mark.parametrize("sync", [Sync.FSYNC, Sync.NEVER])
+@pytest.mark.parametrize("sync", [Sync.OPTIMIZED, Sync.NEVER])
 def test_the_disk_works_while_the_message_comes_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync: Sync
 ) -> None:
@@ -277,7 +277,7 @@ def test_the_disk_works_while_the_message_comes_in(
         assert offset == end
         assert length >= 4 << 20
         end = offset + length
-    assert (end > 8 << 20) if sync is Sync.FSYNC else not begun
+    assert (end > 8 << 20) if sync is Sync.OPTIMIZED else not begun
 
 
 def test_a_large_message_costs_syncfs_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ _USERS = ("a", "b", "c", "d")
 _MAKE = FolderOptions(autocreate=True)
 
 
-@pytest.fixture(name="store", params=[Sync.FSYNC, Sync.SYNCFS, Sync.NEVER])
+@pytest.fixture(name="store", params=[Sync.OPTIMIZED, Sync.SYNCFS, Sync.NEVER])
 def _store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[MaildirStore]:
     before = len(os.listdir("/proc/self/fd"))
     with opened(tmp_path, sync=request.param, trace=_SAME, hard_links=True, folders=_MAKE) as store:

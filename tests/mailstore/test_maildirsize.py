@@ -10,12 +10,13 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mailstore import MaildirQuota, MaildirQuotas, QuotaExceeded, QuotaPolicy, Usage
+from mailstore import MaildirQuota, MaildirQuotas, QuotaExceeded, QuotaPolicy, Sync, Usage
 
 _POLICY = QuotaPolicy.parse("*:bytes=10000:messages=100", grace="0")
 _HEAD = b"10000S,100C\n"
@@ -498,3 +499,53 @@ def test_no_descriptor_is_left_open(tmp_path: Path, maildir: Path) -> None:
             quota.reserve(1).commit()
             (maildir / "maildirsize").write_bytes(b"junk")
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("sync", Sync)
+def test_what_is_durable_before_a_message_is_acknowledged(
+    tmp_path: Path, maildir: Path, monkeypatch: pytest.MonkeyPatch, sync: Sync
+) -> None:
+    synced: list[tuple[str, bytes]] = []
+
+    def fsync(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        synced.append((path.name, b"" if path.is_dir() else path.read_bytes()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    quotas = MaildirQuotas(tmp_path, sync=sync)
+    room = quotas.of(PurePath("user"), _POLICY).reserve(70)
+    counted = _HEAD + b"300 2\n"
+    assert (maildir / "maildirsize").read_bytes() == counted
+    if sync is Sync.ALWAYS:
+        assert [text for name, text in synced if name.endswith(".maildirsize")][-1] == counted
+        assert synced[-1][0] == "user"
+    synced.clear()
+    room.commit()
+    quotas.close()
+    added = [("maildirsize", counted + b"70 1\n")]
+    assert synced == (added if sync is Sync.ALWAYS else [])
+
+
+def test_what_arrives_while_mail_is_counted_is_not_missed(
+    tmp_path: Path, maildir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quotas = MaildirQuotas(tmp_path)
+    quota = quotas.of(PurePath("user"), QuotaPolicy.parse("*:messages=3"))
+    room = quota.reserve(100)
+    real, counts = os.scandir, []
+
+    def scandir(directory: int) -> Any:
+        # new/ was looked through already.
+        if os.readlink(f"/proc/self/fd/{directory}").endswith("/cur"):
+            counts.append(directory)
+            if len(counts) == 1:
+                _mail(maildir, 100)
+                room.commit()
+        return real(directory)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    (maildir / "maildirsize").unlink()
+    with pytest.raises(QuotaExceeded):
+        quota.reserve(100)
+    assert len(counts) == 2
+    quotas.close()

@@ -62,8 +62,9 @@ def test_modes_are_those_of_the_maildir(
     maildir.mkdir()
     maildir.chmod(mode)
     with opened(tmp_path, folders=_MAKE) as store:
-        places = [_to("INBOX"), _to("a.b"), _to("a.b", ("Junk",))]
-        assert codes(deliver(store, content, places)) == [250] * 3
+        # One by one: who finds a folder while another makes it takes it as it is at that moment.
+        for place in (_to("INBOX"), _to("a.b"), _to("a.b", ("Junk",))):
+            assert codes(deliver(store, content, [place])) == [250]
     modes = _modes(maildir)
     for name in ("cur", "new", "tmp", ".a.b", ".a.b/cur", ".a.b/new", ".a.b/tmp"):
         assert modes.pop(name) == directory, name

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 
@@ -12,6 +13,8 @@ import pytest
 
 from lmtp_proto import Mail, MailParameters, RcptParameters, Recipient, Reply
 from mailstore import (
+    Destination,
+    FolderOptions,
     MaildirQuotas,
     MaildirStore,
     Quota,
@@ -67,6 +70,8 @@ class _Server:
             )
             answer = self._handler.rcpt(transaction, recipient)
             reply = answer() if callable(answer) else answer
+            if isinstance(reply, Future):
+                reply = reply.result()
             assert reply is None or isinstance(reply, Reply)
             replies.append(reply)
             if reply is None:
@@ -207,6 +212,8 @@ def test_what_the_name_says_is_what_is_counted(tmp_path: Path) -> None:
 
 class _Broken:
     """A quota whose counter is away."""
+
+    mailbox_count = 0
 
     def check(self, size: int, *, folder: str = "INBOX") -> None:
         raise QuotaUnavailable("the counter is away")
@@ -475,3 +482,44 @@ def test_without_quota_the_store_is_as_it_was(tmp_path: Path) -> None:
     assert codes(server.send("a")[1]) == [250]
     store.close()
     assert not (tmp_path / "a/maildirsize").exists()
+
+
+@pytest.mark.parametrize("content", [_SMALL, _LARGE])
+@pytest.mark.parametrize("refuse", [False, True])
+def test_no_more_mailboxes_are_made_than_a_user_may_have(
+    tmp_path: Path, content: bytes, refuse: bool
+) -> None:
+    user = tmp_path / "user"
+    (user / ".Old").mkdir(parents=True)
+    # These are no mailboxes.
+    (user / "attachments").mkdir()
+    (user / ".hidden").write_text("")
+    (user / ".link").symlink_to(".Old")
+    quotas = MaildirQuotas(tmp_path)
+    quota = quotas.of(PurePath("user"), QuotaPolicy.parse("*:bytes=9M", mailbox_count=3))
+    folders = FolderOptions(autocreate=True, refuse_missing=refuse)
+
+    def send(name: str) -> int:
+        transaction = envelope("user@example.org")
+        (recipient,) = transaction.recipients
+        place = Destination(PurePath("user"), name)
+        sink = store.open(transaction, {recipient: place}, {recipient: quota})
+        fill(sink, [content])
+        (reply,) = answers(sink, transaction)
+        sink.close()
+        return reply.code
+
+    with opened(tmp_path, folders=folders) as store:
+        # The INBOX, Old and this one.
+        assert send("New") == 250
+        assert send("Newer") == (550 if refuse else 250)
+        assert [send("Old"), send("New"), send("INBOX")] == [250] * 3
+    quotas.close()
+    assert not (user / ".Newer").exists()
+    mailboxes = [user / ".Old", user / ".New", user]
+    assert [len(mail_in(mailbox)) for mailbox in mailboxes] == [1, 2, 1 if refuse else 2]
+
+
+def test_a_number_of_mailboxes_is_not_negative() -> None:
+    with pytest.raises(ValueError, match="negative"):
+        QuotaPolicy.parse("*:bytes=9M", mailbox_count=-1)

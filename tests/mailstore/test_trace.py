@@ -15,6 +15,7 @@ from lmtp_proto import (
     OriginalRecipient,
     RcptParameters,
     Recipient,
+    Reply,
     Session,
     Transaction,
 )
@@ -289,3 +290,41 @@ def test_the_original_recipient_in_a_field(
 def test_a_field_that_can_be_none(name: str) -> None:
     with pytest.raises(ValueError, match="header field"):
         TraceOptions(original_recipient_header=name)
+
+
+def _hops(count: int, line: bytes = b"Received: from a by b\r\n\t; date\r\n") -> bytes:
+    return line * count + b"Received-SPF: pass\r\nSubject: x\r\n\r\nbody\r\n" + line * 200
+
+
+@pytest.mark.parametrize("size", [0, 300_000])
+@pytest.mark.parametrize("name", [b"Received:", b"received:", b"RECEIVED \t:"])
+def test_a_message_that_goes_in_circles(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: bytes, size: int
+) -> None:
+    line = name + b" from a by b\r\n\t; date\r\n"
+    with opened(tmp_path) as store:
+        assert codes(deliver(store, _hops(100, line) + bytes(size))) == [250]
+        replies = deliver(store, _hops(101, line) + bytes(size), ["user", "other"])
+    text = "mail loop: more than 100 Received fields"
+    assert replies == [
+        Reply(554, f"<r{number}@example.org> {text}", enhanced="5.4.6") for number in range(2)
+    ]
+    assert len(mail_in(tmp_path / "user")) == 1
+    assert not (tmp_path / "other").exists()
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+
+
+def test_the_limit_of_hops_is_an_option(tmp_path: Path) -> None:
+    with opened(tmp_path, trace=TraceOptions(hop_limit=3)) as store:
+        assert codes(deliver(store, _hops(3)) + deliver(store, _hops(4))) == [250, 554]
+    with opened(tmp_path, trace=TraceOptions(hop_limit=0)) as store:
+        assert codes(deliver(store, _hops(1000))) == [250]
+    with pytest.raises(ValueError, match="negative"):
+        TraceOptions(hop_limit=-1)
+
+
+def test_hops_of_a_header_that_is_too_long_to_be_looked_at(tmp_path: Path) -> None:
+    with opened(tmp_path, spool_threshold=10_000) as store:
+        assert codes(deliver(store, _hops(101, b"Received: x\r\n" + b"\tx\r\n" * 20))) == [554]
+        # What has no header has no hops in it either.
+        assert codes(deliver(store, b"\r\n" + _hops(1000))) == [250]

@@ -517,8 +517,13 @@ class TestFailingHandlers:
     )
     @pytest.mark.parametrize("hook", ["open", "write", "deliver"])
     def test_no_space_is_452(self, hook: str, number: int, code: int) -> None:
-        driver = _play(Recorder(**{hook: OSError(number, "x")}))
+        error = OSError(number, "x")
+        driver = _play(Recorder(**{hook: error}))
         assert {451, 452} & set(driver.codes) == {code}
+        # A full disk is no fault of the program's: it is said in one line.
+        logs = [log for log in driver.logs if log.severity is Severity.ERROR]
+        assert {log.error for log in logs} == {None if code == 452 else error}
+        assert code != 452 or all(str(error) in log.text for log in logs)
 
     def test_a_sink_that_cannot_be_closed(self) -> None:
         handler = Recorder(close=RuntimeError("crash"))
