@@ -28,7 +28,7 @@ _EXAMPLES = dict(
 
 
 def test_every_python_block_is_an_example() -> None:
-    assert len(_EXAMPLES) == _TEXT.count("```python") == 25
+    assert len(_EXAMPLES) == _TEXT.count("```python") == 26
 
 
 _FIRST_PLACE = re.compile(r"""(?<=127\.0\.0\.1)(:|", )2424""")
@@ -236,6 +236,12 @@ def test_the_store_with_quotas(tmp_path: Path) -> None:
     # The first message has made the Maildir, the second the file.
     size = (tmp_path / "alice/maildirsize").read_bytes()
     assert size.startswith(b"1073741824S,100000C\n")
+
+
+def test_the_store_that_recognises_retries(tmp_path: Path) -> None:
+    assert all(reply.endswith(" Saved") for reply in _replies("retries", tmp_path))
+    assert all(reply.endswith(" Saved before") for reply in _replies("retries", tmp_path))
+    assert len(list((tmp_path / "alice/new").iterdir())) == 1
 
 
 @pytest.mark.parametrize(
