@@ -155,6 +155,7 @@ def make_store(
         spool_threshold=settings.spool_threshold,
         trace=settings.trace.options if trace is None else trace,
         hard_links=settings.hard_links,
+        retries=settings.retries.options,
     )
 
 

@@ -3,7 +3,8 @@
 A `MaildirStore` delivers durably: a recipient is answered 250 when its copy is on disk. A
 `StoreHandler` puts it behind any of the servers, `deliver_one` does without one. A `Destination`
 names one of a user's mailboxes. `MaildirQuotas` and `RedisQuotas` bound what users may hold,
-`UserLimits` how many deliveries to one user there may be at a time.
+`UserLimits` how many deliveries to one user there may be at a time. `RetryOptions` has the store
+recognise messages that come again because their reply was lost.
 """
 
 from ._destination import Destination
@@ -23,6 +24,7 @@ from ._quota import (
 )
 from ._quota_rules import Limits, QuotaRules
 from ._redis_quota import RedisQuota, RedisQuotas
+from ._retries import RetryOptions
 from ._spool import LineEnding, Spool
 from ._store import MaildirSink, MaildirStore
 from ._sync import Sync
@@ -50,6 +52,7 @@ __all__ = [
     "RedisQuota",
     "RedisQuotas",
     "Reservation",
+    "RetryOptions",
     "Spool",
     "StoreHandler",
     "Sync",

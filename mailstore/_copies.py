@@ -60,21 +60,27 @@ class CopyWriter:
         `done` is called in another thread, with None or with what went wrong. With `original` the
         copy may be a link to that, or become it. Raises RuntimeError after `close`.
         """
-        name = self._name(header, spool)
+        name = self.name_for(header, spool)
         blocks = (header, spool.rest)
         self._committer.submit(Delivery(parts, name, blocks, done, original=original))
 
     def begin(
-        self, place: Place, header: bytes, spool: Spool, original: Original | None = None
+        self,
+        place: Place,
+        header: bytes,
+        spool: Spool,
+        original: Original | None = None,
+        *,
+        name: str,
     ) -> Callable[[], None]:
         """What stores `header` and any message in any mailbox, even after the spool was closed.
 
         To be called once. Blocks until the copy is durable. A large message is copied and synced
         there, as it would hold up a batch; the committer sees to its directory entry. With
-        `original` the copy may be a link to that, or become it. Raises NoFolderError, OSError, and
+        `original` the copy may be a link to that, or become it. `name` is that of the file, without
+        flags. Raises NoFolderError, OSError, and
         RuntimeError after `close`.
         """
-        name = self._name(header, spool)
         if not spool.in_memory:
             return partial(self._store_copy, place, name, header, spool, original)
         return partial(self._store_blocks, place, name, (header, spool.rest), original)
@@ -175,7 +181,8 @@ class CopyWriter:
         self._places.close()
         os.close(self._root)
 
-    def _name(self, header: bytes, spool: Spool) -> str:
+    def name_for(self, header: bytes, spool: Spool) -> str:
+        """A new name for the file of `header` and a message, without flags."""
         size = len(header) + spool.size
         virtual_size = len(header) + spool.virtual_size
         if self._line_ending is LineEnding.LF:

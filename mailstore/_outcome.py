@@ -19,6 +19,7 @@ from lmtp_proto import Recipient, Reply
 
 from ._folders import NoFolderError, Place
 from ._quota import QuotaExceeded
+from ._retries import Recognised
 
 _logger: Final = logging.getLogger("mailstore")
 
@@ -113,6 +114,14 @@ class Outcome:
             return Reply(250, f"<{recipient}> {self._id} Saved", enhanced="2.0.0")
         if isinstance(error, QuotaExceeded):
             return error.reply(recipient)
+        if isinstance(error, Recognised):
+            _logger.info(
+                "%s: a retry is recognised: %a has the message for <%s> already",
+                self._id,
+                str(self.place),
+                str(recipient).encode("ascii", "backslashreplace").decode(),
+            )
+            return Reply(250, f"<{recipient}> {self._id} Saved before", enhanced="2.0.0")
         reply = refusal(error, recipient)
         if isinstance(error, NoFolderError):
             # Nothing is wrong here: it was asked for.

@@ -19,11 +19,13 @@ from ._copies import CopyWriter
 from ._destination import Destination
 from ._folders import NoFolderError, Place, find_place
 from ._in_place import InPlace
+from ._incoming import IncomingMessage
 from ._links import Original
 from ._maildir import split_path
 from ._options import DeliveredTo, FolderOptions, TraceOptions
 from ._outcome import MailLoopError, Outcome, PendingReply, refusal
 from ._quota import Quota, store_within
+from ._retries import Retries, RetryOptions
 from ._spool import LineEnding, Spool
 from ._sync import Sync
 from ._trace import TraceHeader
@@ -51,6 +53,9 @@ class MaildirStore:
     (with several recipients: without Delivered-To) and the Maildirs give new files the same owner,
     group and mode, and nobody else a right to write to them.
 
+    With `retries`, a message that comes again because its reply was lost is answered 250 and not
+    stored again.
+
     Raises OSError if `root` cannot be opened.
 
     A store may be used by several threads and across fork(2).
@@ -68,6 +73,7 @@ class MaildirStore:
         folders: FolderOptions = _FOLDERS,
         trace: TraceOptions = _TRACE,
         hard_links: bool = False,
+        retries: RetryOptions | None = None,
     ) -> None:
         self._hard_links = hard_links
         self._root = os.path.abspath(root)
@@ -80,9 +86,11 @@ class MaildirStore:
         self._spool_directory = os.fspath(spool_directory or self._root)
         self._spools_in_place = spool_directory is None
         self._spool_threshold = spool_threshold
+        directory = os.open(self._root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._retries = None if retries is None else Retries(directory, sync, retries)
         self._turns = Turns(folders.lock_timeout)
         self._copies = CopyWriter(
-            os.open(self._root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC),
+            directory,
             hostname=hostname,
             sync=sync,
             line_ending=line_ending,
@@ -133,6 +141,8 @@ class MaildirStore:
             in_place=open_in_place if self._spools_in_place and len(recipients) == 1 else None,
         )
         links = self._hard_links and len(recipients) > 1
+        retries = self._retries
+        message = None if retries is None else IncomingMessage(retries, transaction, find)
         return MaildirSink(
             self._copies,
             transaction.id,
@@ -142,6 +152,7 @@ class MaildirStore:
             quotas,
             turns=self._turns,
             links=links,
+            message=message,
         )
 
     def folder_name(self, destination: PurePath | Destination) -> str:
@@ -191,8 +202,8 @@ class MaildirSink:
     """Takes the content of one message and delivers it (an `lmtp_proto.Sink`)."""
 
     __slots__ = (
-        *("_copies", "_find", "_id", "_links", "_original", "_outcomes", "_quotas", "_spool"),
-        *("_trace", "_turns", "on_close"),
+        *("_copies", "_find", "_id", "_links", "_message", "_original", "_outcomes", "_quotas"),
+        *("_spool", "_trace", "_turns", "on_close"),
     )
 
     def __init__(
@@ -206,9 +217,11 @@ class MaildirSink:
         *,
         turns: Turns,
         links: bool = False,
+        message: IncomingMessage | None = None,
     ) -> None:
         self._turns = turns
         self._links = links
+        self._message = message
         self._original: Original | None = None
         self._copies = copies
         self._id = transaction_id
@@ -222,11 +235,14 @@ class MaildirSink:
 
     def write(self, data: bytes, /) -> Callable[[], None] | None:
         """Take the next octets; a job, if there is one, raises OSError."""
+        if self._message is not None:
+            self._message.update(data)
         return self._spool.write(data)
 
     def deliver(self, recipient: Recipient, /) -> PendingReply | Callable[[], Reply]:
         """Deliver to one recipient: a reply to come, or a job that blocks where it may take long,
-        as for a spooled message, a mailbox other than the INBOX, or a recipient with a quota.
+        as for a spooled message, a mailbox other than the INBOX, a recipient with a quota, or a
+        message that may be a retry.
 
         Raises ValueError for a Maildir that is not below the root of the store.
         """
@@ -246,12 +262,18 @@ class MaildirSink:
         header = self._trace.for_recipient(recipient, self._spool.field_address)
         original = self._original_of(header) if self._links else None
         quota = self._quotas.get(recipient)
-        if quota is not None or not (place.is_plain and self._spool.in_memory):
+        message = self._message
+        in_memory = self._spool.in_memory
+        if quota is not None or message is not None or not (place.is_plain and in_memory):
             if quota is not None:
                 place = place._replace(mailbox_limit=quota.mailbox_count)
-            store = self._copies.begin(place, header, self._spool, original)
+            name = self._copies.name_for(header, self._spool)
+            store = self._copies.begin(place, header, self._spool, original, name=name)
             if quota is not None:
                 store = self._within(quota, recipient, place, len(header), store)
+            if message is not None:
+                written = in_memory and original is None
+                store = message.once(outcome.place, name, store, written=written)
             return self._in_turn(outcome, recipient, store)
         reply = outcome.reply_to(recipient)
         try:

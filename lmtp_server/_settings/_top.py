@@ -13,6 +13,7 @@ from ._content import ContentTable
 from ._limits import LimitsTable
 from ._listener import ListenerTable
 from ._quota import QuotaTable
+from ._retries import RetriesTable
 from ._table import About, Allowed, Table, TableFault
 from ._tls import TlsTable
 from ._trace import TraceTable
@@ -260,6 +261,7 @@ class ServeSettings(Table):
         ),
     ] = Field(default_factory=list)
     quota: Annotated[QuotaTable, About(meaning="what users may hold")] = QuotaTable()
+    retries: Annotated[RetriesTable, About(meaning="messages that come again")] = RetriesTable()
     trace: Annotated[TraceTable, About(meaning="header fields in front of messages")] = TraceTable()
     content: Annotated[ContentTable, About(meaning="content that should not be")] = ContentTable()
     limits: Annotated[LimitsTable, About(meaning="limits of sessions")] = LimitsTable()

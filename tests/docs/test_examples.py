@@ -31,7 +31,7 @@ _EXAMPLES = dict(
 
 
 def test_every_python_block_is_an_example() -> None:
-    assert len(_EXAMPLES) == _TEXT.count("```python") == 25
+    assert len(_EXAMPLES) == _TEXT.count("```python") == 26
 
 
 _FIRST_PLACE = re.compile(r"""(?<=127\.0\.0\.1)(:|", )2424""")
@@ -241,6 +241,12 @@ def test_the_store_with_quotas(tmp_path: Path) -> None:
     assert size.startswith(b"1073741824S,100000C\n")
 
 
+def test_the_store_that_recognises_retries(tmp_path: Path) -> None:
+    assert all(reply.endswith(" Saved") for reply in _replies("retries", tmp_path))
+    assert all(reply.endswith(" Saved before") for reply in _replies("retries", tmp_path))
+    assert len(list((tmp_path / "alice/new").iterdir())) == 1
+
+
 @pytest.mark.parametrize(
     ("example", "changes"),
     [
@@ -332,7 +338,8 @@ def test_the_protocol_alone() -> None:
 
 def test_the_settings_file_is_one(tmp_path: Path) -> None:
     page = (_ROOT / "docs/lmtp-server.md").read_text()
-    (example,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
+    # The first is a whole file.
+    example, *_ = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
     for absolute, own in (("/var/spool/postfix/private", str(tmp_path)), ("/srv", str(tmp_path))):
         assert absolute in example
         example = example.replace(absolute, own)

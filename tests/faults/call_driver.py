@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path, PurePath
 
 from lmtp_proto import Reply, Transaction
-from mailstore import DeliveredTo, MaildirSink, MaildirStore, Sync, TraceOptions
+from mailstore import DeliveredTo, MaildirSink, MaildirStore, RetryOptions, Sync, TraceOptions
 from tests.mailstore.support import codes, deliver, envelope, fill
 
 _PR_SET_PTRACER = 0x59616D61
@@ -25,7 +25,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 @dataclass(frozen=True)
 class Scenario:
     """One delivery: how, how large, to how many, whether the Maildirs were there before, and
-    whether copies may be links to one file.
+    whether copies may be links to one file and retries are recognised.
     """
 
     sync: Sync
@@ -33,10 +33,11 @@ class Scenario:
     known: bool
     recipients: int = 2
     linked: bool = False
+    once: bool = False
 
     def __str__(self) -> str:
         size = "small" if self.in_memory else "large"
-        how = ["sole"] * (self.recipients == 1) + ["linked"] * self.linked
+        how = ["sole"] * (self.recipients == 1) + ["linked"] * self.linked + ["once"] * self.once
         return "-".join([self.sync, size, "known" if self.known else "fresh", *how])
 
     @property
@@ -48,6 +49,11 @@ class Scenario:
     def trace(self) -> TraceOptions:
         """What is written in front of the message: only what is the same for all may be linked."""
         return TraceOptions(delivered_to=DeliveredTo.NONE if self.linked else DeliveredTo.FINAL)
+
+    @property
+    def retries(self) -> RetryOptions | None:
+        """How retries are recognised."""
+        return RetryOptions() if self.once else None
 
     @property
     def maildirs(self) -> list[str]:
@@ -73,13 +79,13 @@ def drive(connection: Connection, root: Path, scenario: Scenario) -> None:
         sync=scenario.sync,
         trace=scenario.trace,
         hard_links=scenario.linked,
+        retries=scenario.retries,
     )
     if scenario.known:
         deliver(store, scenario.content("before"), scenario.maildirs)
-    release = _hold_committer(store)
-    if not scenario.in_memory:
-        # The jobs of a large message wait for the committer, one after the other.
-        release()
+    # Jobs wait for the committer, one after the other: nothing is gained by holding it.
+    at_once = scenario.in_memory and not scenario.once
+    release = _hold_committer(store) if at_once else _start_committer(store)
     content = scenario.content("first")
     following = scenario.content("next")
 
@@ -92,6 +98,11 @@ def drive(connection: Connection, root: Path, scenario: Scenario) -> None:
     store.close()
     connection.send([path for path in _descriptors() if path not in before])
     connection.close()
+
+
+def _start_committer(store: MaildirStore) -> Callable[[], None]:
+    deliver(store, b"Subject: warm\r\n\r\n", ["warm"])
+    return lambda: None
 
 
 def _hold_committer(store: MaildirStore) -> Callable[[], None]:

@@ -14,6 +14,8 @@ _SAMPLED = [
     if scenario.sync is Sync.OPTIMIZED
     # Beyond that, these differ in what was struck already.
     or (scenario.sync is Sync.SYNCFS and (scenario.in_memory or not scenario.linked))
+    # Making the file that tells retries comes before all that is done with it.
+    if not (scenario.once and scenario.known)
 ]
 
 

@@ -170,6 +170,10 @@ class PrivatePostfix:
             if file.is_file()
         ]
 
+    def flush(self) -> None:
+        """Have what is deferred tried again."""
+        self._postfix("flush")
+
     def wait_until_queue_empty(self, seconds: float = 20.0) -> None:
         """Wait until every message has been delivered or bounced.
 

@@ -11,6 +11,7 @@ from mailstore import (
     LineEnding,
     MaildirSink,
     MaildirStore,
+    RetryOptions,
     Sync,
     TraceOptions,
 )
@@ -58,6 +59,7 @@ def opened(
     folders: FolderOptions | None = None,
     trace: TraceOptions | None = None,
     hard_links: bool = False,
+    retries: RetryOptions | None = None,
 ) -> Iterator[MaildirStore]:
     store = MaildirStore(
         root,
@@ -69,6 +71,7 @@ def opened(
         folders=folders or FolderOptions(),
         trace=trace or TraceOptions(),
         hard_links=hard_links,
+        retries=retries,
     )
     try:
         yield store
