@@ -294,12 +294,7 @@ class _Conversation:
     def _interrupted(self) -> _Rest:
         """The peer sends no more, has not sent in time, or the server stops."""
         outcome = self._receive.outcome
-        # A runtime may end the reading of a session that rests: it looks as if the peer had.
-        if (
-            self._stop.requested
-            or outcome is Interrupt.STOP
-            or (self._stop.retiring and not outcome)
-        ):
+        if self._stop.requested or outcome is Interrupt.STOP:
             self._shut_down(STOPPING)
         elif outcome is Interrupt.TIMEOUT:
             state = self._connection.state

@@ -49,7 +49,11 @@ class BlockingStream(Stream):
             octets = self._read(self._size, 0)
         if octets is None:
             octets = super().receive(deadline)
-        self._size = _LARGE if octets is not None and len(octets) >= _SMALL else _SMALL
+        if octets is None:
+            # It is not quick, or not any more.
+            self._size = 0
+        else:
+            self._size = _LARGE if len(octets) >= _SMALL else _SMALL
         return octets
 
     def send(self, data: bytes, deadline: float) -> None:

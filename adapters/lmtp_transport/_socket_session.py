@@ -5,9 +5,10 @@ Who waits, how and where jobs run is the runtime's; what an effect means is not.
 
 import logging
 import socket
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator
-from typing import ClassVar, assert_never
+from typing import ClassVar, Final, assert_never
 
 from lmtp_proto import (
     Effect,
@@ -22,6 +23,9 @@ from lmtp_proto import (
     Wait,
 )
 from lmtp_sockets import Stream
+
+# Seconds after which a session that rests looks whether the server retires.
+_REST: Final = 2.0
 
 
 class SocketSession(ABC):
@@ -40,12 +44,11 @@ class SocketSession(ABC):
         self._conversation = conversation
         self._stream = self.stream(sock, self._wait)
         self._is_cut = False
-        self._is_resting = False
+        self._is_retiring = False
 
     def retire(self) -> None:
-        """The server retires: a session that rests is woken."""
-        if self._is_resting:
-            self._stream.stop()
+        """The server retires: a session that rests ends soon. From any thread."""
+        self._is_retiring = True
 
     def stop(self) -> None:
         """The server stops: a session that waits for its client is woken."""
@@ -93,10 +96,11 @@ class SocketSession(ABC):
     def _perform(self, effect: Effect) -> None:
         match effect:
             case Receive():
-                self._is_resting = effect.resting
-                octets = self._stream.receive(effect.deadline)
-                self._is_resting = False
-                effect.outcome = Interrupt.TIMEOUT if octets is None else octets
+                if effect.resting:
+                    effect.outcome = self._receive_resting(effect.deadline)
+                else:
+                    octets = self._stream.receive(effect.deadline)
+                    effect.outcome = Interrupt.TIMEOUT if octets is None else octets
             case Send():
                 self._stream.send(effect.data, effect.deadline)
             case Run():
@@ -111,6 +115,19 @@ class SocketSession(ABC):
                 raise RuntimeError("no layer of this session does TLS")
             case _:
                 assert_never(effect)
+
+    def _receive_resting(self, deadline: float) -> bytes | Interrupt:
+        """Wait a while at a time: what comes is read whatever the server does, for the client may
+        have begun a transaction before it could know."""
+        while True:
+            until = min(deadline, time.monotonic() + _REST)
+            octets = self._stream.receive(until)
+            if octets is not None:
+                return octets
+            if self._is_retiring:
+                return Interrupt.STOP
+            if until == deadline:
+                return Interrupt.TIMEOUT
 
     def _follow(self, run: Run, future: Pending[object]) -> None:
         """Have `_completed(run)` called when a future is done."""
