@@ -1,0 +1,62 @@
+"""The store behind asyncio on uvloop, in workers like the daemon's, with what it takes to choose.
+
+Run as `python -m benchmarks.store_server`. What it delivers lies in Maildirs named by local parts.
+"""
+
+import argparse
+import functools
+import gc
+import inspect
+import sys
+from pathlib import PurePosixPath
+
+import lmtp_sockets
+from benchmarks import _workers
+from benchmarks.discard_server import serve
+from lmtp_proto import Recipient, Settings
+from mailstore import MaildirStore, StoreHandler, Sync
+
+_HARD_LINKS = "hard_links"
+# As the daemon's workers have it.
+_COLLECT_AFTER = 20_000
+_SWITCH_INTERVAL = 0.0005
+
+
+def missing_hard_links() -> str | None:
+    """Return why recipients cannot share a file; None when they can."""
+    if _HARD_LINKS in inspect.signature(MaildirStore).parameters:
+        return None
+    return "the store has no option for hard links"
+
+
+def _locate(recipient: Recipient) -> PurePosixPath:
+    return PurePosixPath(recipient.address.local_part)
+
+
+def main() -> int:
+    """Listen, say so on standard error and serve until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.store_server")
+    parser.add_argument("--mail", required=True, help="an existing directory")
+    parser.add_argument("--sync", type=Sync, choices=list(Sync), default=Sync.FSYNC)
+    parser.add_argument("--hard-links", action="store_true")
+    parser.add_argument("--workers", type=int, default=1)
+    arguments = parser.parse_args()
+    if arguments.hard_links and (reason := missing_hard_links()):
+        parser.error(reason)
+    make = functools.partial(MaildirStore, hostname="benchmark", sync=arguments.sync)
+    if arguments.hard_links:
+        make.keywords[_HARD_LINKS] = True
+    settings = Settings(hostname="benchmark.example")
+    listener = lmtp_sockets.listen(lmtp_sockets.parse_address("127.0.0.1:0"))
+    store = make(arguments.mail)
+    handler = StoreHandler(store, _locate)
+    print(f"listening on {lmtp_sockets.format_address(listener)}", file=sys.stderr, flush=True)
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER, 20, 20)
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    _workers.run(arguments.workers, lambda: serve("uvloop", handler, listener, settings))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
