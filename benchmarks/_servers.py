@@ -123,7 +123,9 @@ class Store:
         workers = os.cpu_count() or 1
         if self == Store():
             return Ours("uvloop", workers).running(handler, mail)
-        program = ["-m", "benchmarks.store_server", "--mail", str(mail), "--sync", self.sync]
+        program = ["-m", "benchmarks.store_server", "--mail", str(mail)]
+        if self.sync != Store.sync:
+            program += ["--sync", self.sync]
         if self.hard_links:
             program.append("--hard-links")
         return _process([*program, "--workers", str(workers)])

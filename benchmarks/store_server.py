@@ -14,7 +14,7 @@ import lmtp_sockets
 from benchmarks import _workers
 from benchmarks.discard_server import serve
 from lmtp_proto import Recipient, Settings
-from mailstore import MaildirStore, StoreHandler, Sync
+from mailstore import DeliveredTo, MaildirStore, StoreHandler, Sync, TraceOptions
 
 _HARD_LINKS = "hard_links"
 # As the daemon's workers have it.
@@ -37,15 +37,22 @@ def main() -> int:
     """Listen, say so on standard error and serve until SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.store_server")
     parser.add_argument("--mail", required=True, help="an existing directory")
-    parser.add_argument("--sync", type=Sync, choices=list(Sync), default=Sync.FSYNC)
-    parser.add_argument("--hard-links", action="store_true")
+    parser.add_argument("--sync", type=Sync, choices=list(Sync), help="the store's own by default")
+    parser.add_argument(
+        "--hard-links",
+        action="store_true",
+        help="one file for all recipients of a message, which then cannot say who they are",
+    )
     parser.add_argument("--workers", type=int, default=1)
     arguments = parser.parse_args()
     if arguments.hard_links and (reason := missing_hard_links()):
         parser.error(reason)
-    make = functools.partial(MaildirStore, hostname="benchmark", sync=arguments.sync)
+    make = functools.partial(MaildirStore, hostname="benchmark")
+    if arguments.sync is not None:
+        make.keywords["sync"] = arguments.sync
     if arguments.hard_links:
         make.keywords[_HARD_LINKS] = True
+        make.keywords["trace"] = TraceOptions(delivered_to=DeliveredTo.NONE)
     settings = Settings(hostname="benchmark.example")
     listener = lmtp_sockets.listen(lmtp_sockets.parse_address("127.0.0.1:0"))
     store = make(arguments.mail)
