@@ -10,7 +10,7 @@ import importlib
 import sys
 
 # Names of modules in this package, in the order of the help text.
-COMMANDS = ("throughput", "adapters", "memory", "start", "protocol")
+COMMANDS = ("throughput", "adapters", "store", "memory", "start", "protocol")
 
 
 def main() -> int:

@@ -26,6 +26,7 @@ class Measurement:
     """Figures of one window. MB = 10**6 octets, MiB = 2**20; `problem` says what was wrong, None
     if nothing.
 
+    `rss_growth_mib` is the peak less what was resident when the window opened.
     `load_average` is the machine's before the window; `steal_seconds` is what the hypervisor
     withheld during it.
     """
@@ -36,6 +37,7 @@ class Measurement:
     p50_ms: float | None
     p99_ms: float | None
     peak_rss_mib: float
+    rss_growth_mib: float
     messages: int
     seconds: float
     generator_cpu_seconds: float
@@ -51,20 +53,29 @@ class Window:
     result: Result
     cpu_seconds: float
     peak_rss: int
+    rss_before: int
 
 
-def measure(server: Server, handler: Handler, load: Load, mail: Path) -> Measurement:
-    """Start `server`, send it `load`, stop it. Raises ServerError when it does not start.
+def measure(
+    server: Server, handler: Handler, load: Load, mail: Path, warm: Load | None = None
+) -> Measurement:
+    """Start `server`, send it `warm`, if given, and `load`, stop it. Raises ServerError when it
+    does not start.
 
-    With "durable" every acknowledged message is afterwards looked for in the Maildirs below `mail`.
+    Unless it discards, the copies that were acknowledged are afterwards looked for in the Maildirs
+    below `mail`.
     """
     mail.mkdir(parents=True)
     # Dovecot delivers as another user.
     mail.chmod(0o755)
+    promised = 0
     with server.running(handler, mail) as running:
+        if warm is not None:
+            promised += drive(running, warm).result.acknowledged * warm.recipients
         measurement, result = _measure_running(running, load)
-    if measurement.problem is None and handler == "durable":
-        return replace(measurement, problem=_with_log(_loss(result, load, mail), running))
+    promised += result.acknowledged * load.recipients
+    if measurement.problem is None and handler != "discard":
+        return replace(measurement, problem=_with_log(_loss(promised, mail), running))
     return measurement
 
 
@@ -86,6 +97,7 @@ def _measure_running(running: Running, load: Load) -> tuple[Measurement, Result]
         p50_ms=result.p50_ms,
         p99_ms=result.p99_ms,
         peak_rss_mib=window.peak_rss / 2**20,
+        rss_growth_mib=(window.peak_rss - window.rss_before) / 2**20,
         messages=result.messages,
         seconds=result.seconds,
         generator_cpu_seconds=result.generator_cpu_seconds,
@@ -120,13 +132,14 @@ def drive(
         assert generator.stdin is not None
         assert generator.stdout is not None
         began = ended = 0.0
-        peak = 0
+        before = peak = 0
         result: Result | None = None
         for line in generator.stdout:
             fields = json.loads(line)
             event = fields.pop("event")
             if event == "begin":
                 _measure.reset_peak_rss(running.pid)
+                before = _measure.rss(running.pid)
                 began = _measure.cpu_seconds(running.pid)
                 watching.enter_context(watched())
             elif event == "end":
@@ -140,7 +153,7 @@ def drive(
             generator.stdin.flush()
     if result is None:
         raise ServerError(f"the load generator ended with status {generator.returncode}")
-    return Window(result, ended - began, peak)
+    return Window(result, ended - began, peak, before)
 
 
 def _with_log(problem: str | None, running: Running) -> str | None:
@@ -158,9 +171,8 @@ def _problem(result: Result) -> str | None:
     return None if result.messages else "no message was acknowledged"
 
 
-def _loss(result: Result, load: Load, mail: Path) -> str | None:
-    """Return what is wrong when the Maildirs do not hold just what was acknowledged."""
-    promised = result.acknowledged * load.recipients
+def _loss(promised: int, mail: Path) -> str | None:
+    """Return what is wrong when the Maildirs do not hold just the copies that were acknowledged."""
     stored = 0
     for mailbox in mail.iterdir():
         try:

@@ -45,6 +45,11 @@ def table(
     of a connection.
     """
     rows = [*_speed(results), *_system_calls(calls), *_memory(idle)]
+    return under_headings(rows)
+
+
+def under_headings(rows: Sequence[str]) -> list[str]:
+    """Return the lines of the table that has `rows`, none if there is no row."""
     headings = ["what", "server", "wanted", "measured", "reached"]
     return [*heading(headings, texts=len(headings)), *rows, ""] if rows else []
 

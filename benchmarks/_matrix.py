@@ -12,11 +12,15 @@ from benchmarks._servers import Handler, Server
 
 @dataclass(frozen=True)
 class Scenario:
-    """A load for servers that handle messages as `handler` says. `name` is unique for a handler."""
+    """A load for servers that handle messages as `handler` says. `name` is unique for a handler.
+
+    `warm` is sent before it, where its own warm-up is not what a server shall have seen.
+    """
 
     handler: Handler
     name: str
     load: Load
+    warm: Load | None = None
 
 
 @dataclass(frozen=True)

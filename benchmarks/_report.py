@@ -37,6 +37,7 @@ SPEED = (
     ("p99 ms", "p99_ms"),
 )
 _COLUMNS = (*SPEED, ("peak RSS MiB", "peak_rss_mib"))
+SPEED_AND_GROWTH = (*_COLUMNS, ("growth MiB", "rss_growth_mib"))
 _NOTE = (
     "Median [lowest–highest] of the rounds; ratios are paired by round. CPU and memory are those "
     "of the server's whole process tree; in RSS, pages that processes share count once for each."
@@ -87,6 +88,12 @@ def cost_ratio(
     ours = _rounds(results, handler, scenario, server, "cpu_seconds_per_thousand")
     theirs = _rounds(results, handler, scenario, reference, "cpu_seconds_per_thousand")
     return paired_ratio(ours, theirs)
+
+
+def growth(results: Results, handler: str, scenario: str, server: str) -> Summary | None:
+    """Return by how many MiB the RSS of `server` grew."""
+    grown = _rounds(results, handler, scenario, server, "rss_growth_mib")
+    return summarise(list(grown.values())) if grown else None
 
 
 def _ratios(

@@ -18,7 +18,8 @@ from typing import Literal, Protocol
 
 from benchmarks import compiled
 
-Handler = Literal["discard", "durable"]
+Handler = Literal["discard", "durable", "unsynced"]
+Sync = Literal["optimized", "syncfs", "never"]
 
 _ROOT = Path(__file__).parents[1]
 _START_SECONDS = 30.0
@@ -49,7 +50,8 @@ class Server(Protocol):
         """Return why it cannot run here; None when it can."""
 
     def running(self, handler: Handler, mail: Path) -> AbstractContextManager[Running]:
-        """Run it; with "durable" it delivers to the Maildirs `mail`/<local-part>.
+        """Run it; with "durable" it delivers to the Maildirs `mail`/<local-part>, with "unsynced"
+        too, but syncs nothing.
 
         Entering raises ServerError.
         """
@@ -86,7 +88,42 @@ class Ours:
                 return _process(program)
             # The sources, where the process starts, come behind what was compiled (-P).
             return _process(["-P", *program], path=[compiled.PLACE, _ROOT])
+        if handler == "unsynced":
+            raise ServerError("it syncs what it stores")
         return _process(["-m", "lmtp_server", "serve", *arguments, "--mail", f"{mail}/{{user}}"])
+
+
+@dataclass(frozen=True)
+class Store:
+    """This project's store behind its fastest adapter, in as many workers as the machine has cores:
+    the daemon, and a server for the benchmarks alone where the store is not as the daemon's.
+
+    It syncs as `sync` says: "never" for "unsynced", the others for "durable". With `hard_links`
+    the recipients of a message share one file.
+    """
+
+    sync: Sync = "optimized"
+    hard_links: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"ours-{self.sync}{'-links' if self.hard_links else ''}"
+
+    def missing(self) -> str | None:
+        return _not_importable(["uvloop", "lmtp_asyncio", "lmtp_sockets", "mailstore"])
+
+    def running(self, handler: Handler, mail: Path) -> AbstractContextManager[Running]:
+        if handler != ("unsynced" if self.sync == "never" else "durable"):
+            raise ServerError(f"it syncs: {self.sync}")
+        workers = os.cpu_count() or 1
+        if self == Store():
+            return Ours("uvloop", workers).running(handler, mail)
+        program = ["-m", "benchmarks.store_server", "--mail", str(mail)]
+        if self.sync != Store.sync:
+            program += ["--sync", self.sync]
+        if self.hard_links:
+            program.append("--hard-links")
+        return _process([*program, "--workers", str(workers)])
 
 
 @dataclass(frozen=True)
@@ -130,7 +167,7 @@ class Nothing:
 
 @dataclass(frozen=True)
 class Dovecot:
-    """Debian's dovecot-lmtpd: `mail_fsync = optimized`, or Sieve's discard.
+    """Debian's dovecot-lmtpd: `mail_fsync = optimized`, or `never`, or Sieve's discard.
 
     By default, as Debian ships it, one process serves one connection, and there are at most 100.
     """
@@ -156,6 +193,7 @@ class Dovecot:
 
         dovecot = PrivateDovecot(
             mail=f"{mail}/{{user}}",
+            fsync="never" if handler == "unsynced" else "optimized",
             discard=handler == "discard",
             process_limit=self.processes,
             client_limit=self.connections_each,

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _demands, _facts, _matrix, _report, _system_calls
+from benchmarks import _demands, _facts, _interleaved, _matrix, _page, _report, _system_calls
 from benchmarks._cell import drive, measure_running
 from benchmarks._idle import WARMUP, idle
 from benchmarks._limits import raise_file_limit
@@ -27,11 +27,6 @@ from benchmarks._report import heading, number, row
 from benchmarks._servers import Aiosmtpd, Nothing, Ours, Running, Server, ServerError
 
 SUMMARY = "CPU, speed, system calls and idle connections of each adapter"
-
-_ROOT = Path(__file__).parents[1]
-_PAGE = _ROOT / "docs" / "benchmarks.md"
-_BEGIN = "<!-- adapters: written by `python -m benchmarks adapters` from here -->"
-_END = "<!-- adapters: to here -->"
 
 _REFERENCE: Server = Aiosmtpd("asyncio")
 _FLOOR: Server = Nothing("uvloop")
@@ -73,32 +68,11 @@ _QUICK_IDLE = 30
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    parser.add_argument("--rounds", type=int, default=3, help="times each cell is measured (3)")
-    parser.add_argument(
-        "--cells",
-        action="append",
-        metavar="GLOB",
-        help="only cells discard/SERVER/SCENARIO that match, such as 'discard/uvloop-*/c10-1k-*', "
-        "and the servers they are compared with; repeatable",
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="a few messages a cell, one round: shows that it works"
+    _interleaved.add_options(
+        parser, rounds=3, example="discard/uvloop-*/c10-1k-*", out="results go"
     )
     parser.add_argument("--idle", type=int, default=10_000, help="idle connections (10000)")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("benchmarks/results"),
-        metavar="DIR",
-        help="where results go (benchmarks/results)",
-    )
-    parser.add_argument(
-        "--page",
-        type=Path,
-        metavar="FILE",
-        help="the page whose section is written anew (docs/benchmarks.md; without --page none when "
-        "only some cells are measured, or --quick)",
-    )
+    _page.add_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -106,11 +80,9 @@ def run(arguments: argparse.Namespace) -> int:
     page has no place for the report."""
     quick: bool = arguments.quick
     patterns: list[str] | None = arguments.cells
-    page: Path | None = arguments.page
-    if page is None and not quick and patterns is None:
-        page = _PAGE
-    if page is not None and _place(page) is None:
-        print(f"{page}: no line {_BEGIN!r} with {_END!r} behind it", file=sys.stderr)
+    section = _page.section(arguments.page, "adapters", whole=not quick and patterns is None)
+    if section is not None and (fault := section.missing()):
+        print(fault, file=sys.stderr)
         return 2
     cells = _matrix.cells(
         _QUICK_SCENARIOS if quick else _SCENARIOS,
@@ -138,8 +110,8 @@ def run(arguments: argparse.Namespace) -> int:
     (out / "adapters.json").write_text(json.dumps(kept, indent=1) + "\n")
     report = _markdown(results, calls, held)
     (out / "adapters.md").write_text(report)
-    if page is not None:
-        _rewrite(page, report)
+    if section is not None:
+        section.write(report)
     print(report)
     return 1 if results["failures"] else 0
 
@@ -266,18 +238,3 @@ def _markdown(
             lines.append(row([figures["server"], *cells]))
         lines.append("")
     return "\n".join([*lines, *_report.problems(results)])
-
-
-def _place(page: Path) -> tuple[str, str] | None:
-    """Return what stands on `page` up to the line that begins the report, and from the line that
-    ends it; None when it has no such lines."""
-    before, begin, rest = page.read_text(encoding="utf-8").partition(f"{_BEGIN}\n")
-    _, end, after = rest.partition(f"{_END}\n")
-    return (before + begin, end + after) if end else None
-
-
-def _rewrite(page: Path, report: str) -> None:
-    place = _place(page)
-    if place is not None:
-        before, after = place
-        page.write_text(f"{before}\n{report.strip()}\n\n{after}", encoding="utf-8")

@@ -41,8 +41,8 @@ class DiscardHandler(Handler):
         return DiscardSink()
 
 
-def _serve(runtime: str, listener: socket.socket, settings: Settings) -> None:
-    handler = DiscardHandler()
+def serve(runtime: str, handler: Handler, listener: socket.socket, settings: Settings) -> None:
+    """Serve `listener` on `runtime` until SIGTERM."""
     if runtime == "gevent":
         import lmtp_gevent
 
@@ -81,7 +81,8 @@ def main() -> int:
     listener = lmtp_sockets.listen(lmtp_sockets.parse_address(arguments.listen))
     address = lmtp_sockets.format_address(listener)
     print(f"listening on {address}", file=sys.stderr, flush=True)
-    _workers.run(arguments.workers, lambda: _serve(arguments.runtime, listener, settings))
+    handler = DiscardHandler()
+    _workers.run(arguments.workers, lambda: serve(arguments.runtime, handler, listener, settings))
     return 0
 
 

@@ -16,7 +16,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks import _facts, _measure
+from benchmarks import _facts
 from benchmarks._cell import drive
 from benchmarks._idle import WARMUP, idle
 from benchmarks._limits import raise_file_limit
@@ -117,7 +117,6 @@ def _measure_server(server: Server, size: int, count: int, mail: Path) -> _Figur
     try:
         with server.running("durable", folder) as running:
             warm = drive(running, WARMUP)
-            before = _measure.rss(running.pid)
             load = Load(connections=1, size=size, messages=1, timeout=_SILENCE_SECONDS)
             huge = drive(running, load)
         samples = warm.result.samples + huge.result.samples
@@ -129,8 +128,8 @@ def _measure_server(server: Server, size: int, count: int, mail: Path) -> _Figur
             held = idle(running, count)
         return _Figures(
             server=server.name,
-            rss_before_mib=before / _MIB,
-            message_growth_mib=(huge.peak_rss - before) / _MIB,
+            rss_before_mib=huge.rss_before / _MIB,
+            message_growth_mib=(huge.peak_rss - huge.rss_before) / _MIB,
             idle_open=held.open,
             idle_rss_mib=held.rss_mib,
             idle_pss_mib=held.pss_mib,

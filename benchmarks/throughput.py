@@ -2,23 +2,19 @@
 
 Each round measures every cell (server, handler, connections, size, recipients) once, in an order
 shuffled anew; ratios are taken inside a round and then summarised, so a machine that slows down
-slows both sides of a ratio. No mail is removed before the end: on ext4, files are made several
-times slower for minutes after many removals.
+slows both sides of a ratio. No mail is removed before the end.
 """
 
 import argparse
 import json
-import random
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 
-from benchmarks import _facts, _matrix, _report
+from benchmarks import _interleaved, _matrix, _report
 from benchmarks._cell import measure
 from benchmarks._load import Load
 from benchmarks._matrix import Cell, Scenario
-from benchmarks._servers import Aiosmtpd, Dovecot, Handler, Ours, Server, ServerError
+from benchmarks._servers import Aiosmtpd, Dovecot, Handler, Ours, Server
 
 SUMMARY = "messages/s, MB/s, CPU, latency and memory, beside aiosmtpd and Dovecot"
 
@@ -27,7 +23,6 @@ _WORKERS = (1, 2, 4)
 # Ratios compare with these, which therefore run in every scenario that is measured at all.
 _REFERENCES: dict[Handler, Server] = {"discard": Aiosmtpd("asyncio"), "durable": Dovecot()}
 _PEERS: tuple[Server, ...] = (Aiosmtpd("asyncio"), Aiosmtpd("uvloop"), Dovecot())
-_SEED = 2033
 
 
 _KB, _MB = 1000, 1_000_000
@@ -63,23 +58,11 @@ _QUICK_SCENARIOS = (
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    parser.add_argument("--rounds", type=int, default=3, help="times each cell is measured (3)")
-    parser.add_argument(
-        "--cells",
-        action="append",
-        metavar="GLOB",
-        help="only cells HANDLER/SERVER/SCENARIO that match, such as 'durable/uvloop-*/c50-*', "
-        "and the servers they are compared with; repeatable",
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="a few messages a cell, one round: shows that it works"
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("benchmarks/results"),
-        metavar="DIR",
-        help="where results and, until the end, the delivered mail go (benchmarks/results)",
+    _interleaved.add_options(
+        parser,
+        rounds=3,
+        example="durable/uvloop-*/c50-*",
+        out="results and, until the end, the delivered mail go",
     )
     parser.add_argument("--keep", action="store_true", help="leave the delivered mail in DIR")
 
@@ -91,14 +74,16 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"--cells {' '.join(arguments.cells)}: no such cell", file=sys.stderr)
         return 2
     out: Path = arguments.out
-    out.mkdir(parents=True, exist_ok=True)
-    mail = Path(tempfile.mkdtemp(prefix="mail-", dir=out))
-    mail.chmod(0o755)
-    try:
-        results = _measure_all(cells, 1 if arguments.quick else arguments.rounds, mail)
-    finally:
-        if not arguments.keep:
-            shutil.rmtree(mail)
+    with _interleaved.mail_root(out, keep=arguments.keep) as mail:
+        results = _interleaved.measure_all(
+            cells,
+            1 if arguments.quick else arguments.rounds,
+            mail,
+            {handler: server.name for handler, server in _REFERENCES.items()},
+            lambda cell, folder: measure(
+                cell.server, cell.scenario.handler, cell.scenario.load, folder
+            ),
+        )
     (out / "throughput.json").write_text(json.dumps(results, indent=1) + "\n")
     table = _report.markdown(results)
     (out / "throughput.md").write_text(table)
@@ -114,39 +99,3 @@ def _cells(quick: bool, patterns: list[str] | None) -> list[Cell]:
     scenarios = _QUICK_SCENARIOS if quick else _SCENARIOS
     references = {handler: (server,) for handler, server in _REFERENCES.items()}
     return _matrix.cells(scenarios, (*ours, *_PEERS), references, patterns)
-
-
-def _measure_all(cells: list[Cell], rounds: int, mail: Path) -> _report.Results:
-    results: _report.Results = {
-        "facts": _facts.facts(mail),
-        "references": {handler: server.name for handler, server in _REFERENCES.items()},
-        "floors": {},
-        "scenarios": _matrix.scenarios_of(cells),
-        "measurements": [],
-        "skipped": {},
-        "failures": {},
-    }
-    able = []
-    for cell in cells:
-        reason = cell.server.missing()
-        if reason is None:
-            able.append(cell)
-        else:
-            results["skipped"][cell.name] = reason
-            print(f"{cell.name}: skipped: {reason}", file=sys.stderr)
-    shuffler = random.Random(_SEED)
-    for number in range(rounds):
-        shuffler.shuffle(able)
-        for position, cell in enumerate(able):
-            scenario = cell.scenario
-            folder = mail / f"{number}-{cell.name.replace('/', '-')}"
-            progress = f"round {number + 1}/{rounds} cell {position + 1}/{len(able)} {cell.name}"
-            try:
-                measurement = measure(cell.server, scenario.handler, scenario.load, folder)
-            except ServerError as error:
-                results["failures"][f"{cell.name} round {number + 1}"] = str(error)
-                print(f"{progress}: {error}", file=sys.stderr, flush=True)
-                continue
-            outcome = _matrix.record(results, cell, number, measurement)
-            print(f"{progress}: {outcome}", file=sys.stderr, flush=True)
-    return results

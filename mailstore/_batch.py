@@ -15,6 +15,7 @@ from ._files import release, write_all
 from ._links import NoLinkError, Original
 from ._maildir import Maildir, MaildirCache, Parts
 from ._sync import Sync, start_writeback, syncfs
+from ._together import ONE_BY_ONE, Together
 
 _logger: Final = logging.getLogger("mailstore")
 
@@ -79,8 +80,11 @@ class PreparedDelivery(Delivery):
         super().__init__(parts, name, (), done, mailbox)
 
 
-def commit(batch: Iterable[Delivery], cache: MaildirCache, sync: Sync) -> None:
-    """Deliver all of `batch`, and tell each how it went."""
+def commit(batch: Iterable[Delivery], cache: MaildirCache, sync: Sync, together: Together) -> None:
+    """Deliver all of `batch`, and tell each how it went.
+
+    Syncs of several files, or directories, are made at the same time: each waits for the disk.
+    """
 
     def find(delivery: Delivery) -> None:
         delivery.maildir = delivery.mailbox or cache.get(delivery.parts)
@@ -111,11 +115,11 @@ def commit(batch: Iterable[Delivery], cache: MaildirCache, sync: Sync) -> None:
             deliveries = _sync(groups, syncfs, undo=_withdraw)
     elif sync is not Sync.NEVER:
         deliveries = _each(deliveries, _write_out)
-        deliveries = _each(deliveries, _fsync, undo=_discard)
+        deliveries = _each(deliveries, _fsync, undo=_discard, together=together)
         deliveries = _each(deliveries, _close, undo=_discard)
         deliveries = _each(deliveries, publish, undo=_discard)
         groups = _group(deliveries, lambda delivery: delivery.maildir.target)
-        deliveries = _sync(groups, os.fsync, undo=withdraw)
+        deliveries = _sync(groups, os.fsync, undo=withdraw, together=together)
     else:
         deliveries = _each(deliveries, _write)
         deliveries = _each(deliveries, _close, undo=_discard)
@@ -129,18 +133,18 @@ def _each(
     step: Callable[[Delivery], None],
     *,
     undo: Callable[[Delivery], None] | None = None,
+    together: Together = ONE_BY_ONE,
 ) -> list[Delivery]:
     """Take one step with each. Those that fail are undone, told so and left behind."""
+    taken = list(deliveries)
     passed = []
-    for delivery in deliveries:
-        try:
-            step(delivery)
-        except Exception as error:
+    for delivery, error in zip(taken, together.run(step, taken), strict=True):
+        if error is None:
+            passed.append(delivery)
+        else:
             if undo is not None:
                 undo(delivery)
             delivery.tell(error)
-        else:
-            passed.append(delivery)
     return passed
 
 
@@ -158,18 +162,18 @@ def _sync(
     sync: Callable[[int], None],
     *,
     undo: Callable[[Delivery], None],
+    together: Together = ONE_BY_ONE,
 ) -> list[Delivery]:
     """Sync the descriptor of each group once. A group whose sync fails has failed as a whole."""
     passed = []
-    for descriptor, deliveries in groups.items():
-        try:
-            sync(descriptor)
-        except OSError as error:
+    errors = together.run(sync, list(groups))
+    for deliveries, error in zip(groups.values(), errors, strict=True):
+        if error is None:
+            passed += deliveries
+        else:
             for delivery in deliveries:
                 undo(delivery)
                 delivery.tell(error)
-        else:
-            passed += deliveries
     return passed
 
 

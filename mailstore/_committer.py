@@ -14,11 +14,14 @@ from typing import Final
 from ._batch import Delivery, commit
 from ._maildir import MaildirCache
 from ._sync import Sync
+from ._together import Together
 
 _logger: Final = logging.getLogger("mailstore")
 
 # Bounds the descriptors a batch has open, and how long its first delivery waits for its last.
 _BATCH: Final = 64
+# Threads beside the committer's that sync files of a batch.
+_SYNCING: Final = 7
 # Two descriptors each.
 _OPEN_MAILDIRS: Final = 128
 
@@ -49,6 +52,7 @@ class Committer:
         # None ends the thread.
         self._queue: SimpleQueue[Delivery | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._together = Together(_SYNCING)
 
     def submit(self, delivery: Delivery) -> None:
         """Commit `delivery` with the next batch. Raises RuntimeError after `close`."""
@@ -69,12 +73,13 @@ class Committer:
             thread, self._thread = self._thread, None
         if thread is not None:
             thread.join()
+        self._together.close()
         self._cache.trim(0)
 
     def _run(self) -> None:
         while batch := self._gather():
             try:
-                commit(batch, self._cache, self._sync)
+                commit(batch, self._cache, self._sync, self._together)
             except Exception as error:
                 # Without this thread nothing would be delivered any more.
                 _logger.exception("a batch of %d deliveries failed", len(batch))

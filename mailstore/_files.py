@@ -23,7 +23,7 @@ _SHARED: Final = 4096
 _NO_COPY: Final = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
-def write_all(descriptor: int, *blocks: bytes) -> None:
+def write_all(descriptor: int, *blocks: bytes | bytearray) -> None:
     """Write the blocks one behind the other, however often the kernel takes only a part."""
     missing = sum(map(len, blocks)) - os.writev(descriptor, blocks)
     if missing:

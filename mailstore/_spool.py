@@ -146,7 +146,7 @@ class Spool:
     def finish(self) -> None:
         """The content is complete: `rest`, `size` and `virtual_size` have their final values."""
         if self._buffer:
-            self.rest = self._convert(self._buffer, complete=self._file is None)
+            self.rest = bytes(self._convert(self._buffer, complete=self._file is None))
             self._buffer = bytearray()
 
     def copy_to(self, descriptor: int) -> None:
@@ -210,19 +210,19 @@ class Spool:
             start_writeback(descriptor, self._started, length)
             self._started += length
 
-    def _convert(self, block: bytearray, *, complete: bool) -> bytes:
+    def _convert(self, block: bytearray, *, complete: bool) -> bytearray:
         """The octets to store for the next block, counted. `complete`: it is the whole message."""
         if not self._begun:
             self._begun = True
             block = self._take_header(block, complete=complete)
-        stored = bytes(block)
+        stored = block
         if self._line_ending is LineEnding.LF:
             pairs = stored.count(b"\r\n")
             # Deleting an octet is several times faster than replacing two by one.
             stored = stored.replace(b"\r", b"")
             if len(stored) + pairs != len(block):
                 # There are bare CRs, which stay.
-                stored = bytes(block.replace(b"\r\n", b"\n"))
+                stored = block.replace(b"\r\n", b"\n")
         short_ends = stored.count(b"\n")
         if self._after_cr and stored.startswith(b"\n"):
             short_ends -= 1
