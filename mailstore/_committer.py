@@ -6,6 +6,7 @@ in while the last one was being synced; nothing waits for more to come.
 
 import logging
 import os
+import resource
 import threading
 import weakref
 from queue import SimpleQueue
@@ -22,8 +23,10 @@ _logger: Final = logging.getLogger("mailstore")
 _BATCH: Final = 64
 # Threads beside the committer's that sync files of a batch.
 _SYNCING: Final = 7
-# Two descriptors each.
-_OPEN_MAILDIRS: Final = 128
+# Maildirs that are kept open at most: opening one takes a dozen system calls.
+_OPEN_MAILDIRS: Final = 1024
+# How many times their number of descriptors a process must be allowed: each has two.
+_DESCRIPTORS: Final = 8
 
 
 class Committer:
@@ -34,7 +37,10 @@ class Committer:
 
     def __init__(self, root: int, sync: Sync) -> None:
         self._sync = sync
-        self._cache = MaildirCache(root, _OPEN_MAILDIRS)
+        allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # No limit at all is -1.
+        limit = _OPEN_MAILDIRS if allowed < 0 else min(_OPEN_MAILDIRS, allowed // _DESCRIPTORS)
+        self._cache = MaildirCache(root, limit)
         self._closed = False
         self._reset()
         after_fork = weakref.WeakMethod(self._reset)

@@ -3,6 +3,7 @@
 import mailbox
 import os
 import re
+import resource
 import stat
 import threading
 import time
@@ -303,3 +304,20 @@ def test_a_message_given_up_leaves_nothing(tmp_path: Path) -> None:
             sink.close()
     assert files_below(tmp_path) == []
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_maildirs_are_kept_open_as_far_as_the_limit_of_descriptors_allows(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    maildirs = [f"user{number}" for number in range(100)]
+    before = len(os.listdir("/proc/self/fd"))
+    allowed = before + 200
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, limits[1]))
+    try:
+        with opened(tmp_path) as store:
+            for maildir in maildirs:
+                assert codes(deliver(store, _CONTENT, [maildir])) == [250]
+            kept = len(os.listdir("/proc/self/fd")) - before
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    # Some are open for other reasons, and a quarter of what is allowed for Maildirs.
+    assert allowed // 8 * 2 <= kept <= allowed // 4 + 10
