@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final
 
-from lmtp_proto import STANDARD_EXTENSIONS, Extension, Session, Settings
+from lmtp_proto import STANDARD_EXTENSIONS, Extension, Observer, Session, Settings
 from lmtp_server._agents import AgentPlaces, spool_directory
 from lmtp_server._components import Mail, make_users, open_mail
+from lmtp_server._observers import observe
 from lmtp_server._privileges import AgentHandler, AgentPool
 from lmtp_server._settings import ServeSettings
 from mailstore import StoreHandler, UserLimits
@@ -43,6 +44,8 @@ class Hooks:
     """Makes the agents that write mail, called once; None where the worker writes it."""
     user_limits: UserLimits | None = None
     """What the workers count deliveries to a user in, together; None where nothing is limited."""
+    observers: Sequence[Callable[[Post], Observer]] = ()
+    """Each makes one that watches the worker's sessions."""
     started: Sequence[Callable[[Post, Presence], None]] = ()
     """Called before connections are accepted, with what the worker has from its supervisor and
     who is there."""
@@ -86,6 +89,7 @@ def work(settings: ServeSettings, listeners: Sequence[Opened], hooks: Hooks, pos
             path_rules=settings.limits.path_rules,
             content_policy=settings.content.policy,
             extensions=STANDARD_EXTENSIONS | _FOR_OTHERS if trusted else STANDARD_EXTENSIONS,
+            observer=observe([each(post) for each in hooks.observers]),
         ),
         listeners=[each.listener(presence) for each in listeners],
         max_connections=settings.limits.client_limit,
