@@ -27,7 +27,7 @@ def mail_root(out: Path, *, keep: bool) -> Iterator[Path]:
     """Give a new folder in `out` for all mail of a run. Unless to be kept it is removed at the end,
     which takes its time where there is much mail."""
     out.mkdir(parents=True, exist_ok=True)
-    mail = Path(tempfile.mkdtemp(prefix="mail-", dir=out))
+    mail = Path(tempfile.mkdtemp(prefix="mail-", dir=out.resolve()))
     # Dovecot delivers as another user.
     mail.chmod(0o755)
     print(f"mail lies in {mail}", file=sys.stderr, flush=True)

@@ -148,7 +148,8 @@ class Aiosmtpd:
 
 @dataclass(frozen=True)
 class Nothing:
-    """A protocol on `loop`, "asyncio" or "uvloop", that answers and checks nothing."""
+    """A protocol on `loop`, "asyncio", "uvloop" or "threads" (one for each connection), that
+    answers and checks nothing."""
 
     loop: str
 

@@ -39,6 +39,7 @@ _SERVERS: tuple[Server, ...] = (
     _REFERENCE,
     _FLOOR,
     Nothing("asyncio"),
+    Nothing("threads"),
 )
 _SEED = 2033
 _KB, _MB = 1000, 1_000_000

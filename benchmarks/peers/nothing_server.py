@@ -1,5 +1,5 @@
-"""The floor: what an LMTP exchange costs on an event loop that does nothing for it. Run as
-`python -m benchmarks.peers.nothing_server`.
+"""The floor: what an LMTP exchange costs on an event loop, or with a thread for each connection,
+where nothing is done for it. Run as `python -m benchmarks.peers.nothing_server`.
 
 It is no LMTP server. It cuts what is read at CRLF, looks up the first four octets of each line in a
 table of ready-made replies, and writes the replies to one read at once. Behind DATA it looks for
@@ -16,6 +16,8 @@ import asyncio
 import signal
 import socket
 import sys
+import threading
+from contextlib import suppress
 from typing import cast
 
 import lmtp_sockets
@@ -108,6 +110,36 @@ class Protocol(asyncio.Protocol):
         return data[at + len(_END_MARK) :]
 
 
+class _Socket(asyncio.Transport):
+    """As much of a transport as the protocol uses, on a socket that blocks."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__()
+        self.write = sock.sendall  # type: ignore[method-assign,assignment]  # a call less
+        self._sock = sock
+
+    def close(self) -> None:
+        """Let the other side see the end; what it has been sent arrives before."""
+        self._sock.shutdown(socket.SHUT_RDWR)
+
+    abort = close
+
+
+def _serve_in_threads(listener: socket.socket) -> None:
+    """Serve until the process ends, each connection in a thread of its own."""
+    while True:
+        sock, _ = listener.accept()
+        threading.Thread(target=_connection, args=[sock], daemon=True).start()
+
+
+def _connection(sock: socket.socket) -> None:
+    protocol = Protocol()
+    with sock, suppress(OSError):
+        protocol.connection_made(_Socket(sock))
+        while data := sock.recv(65536):
+            protocol.data_received(data)
+
+
 async def _serve(listener: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -125,12 +157,15 @@ def main() -> int:
     parser.add_argument(
         "--listen", default="127.0.0.1:0", help="HOST:PORT, [IPV6]:PORT or unix:PATH"
     )
-    parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
+    parser.add_argument("--loop", choices=("asyncio", "uvloop", "threads"), default="asyncio")
     arguments = parser.parse_args()
     keep_reads_on_the_heap()
     listener = lmtp_sockets.listen(lmtp_sockets.parse_address(arguments.listen))
     print(f"listening on {lmtp_sockets.format_address(listener)}", file=sys.stderr, flush=True)
-    if arguments.loop == "uvloop":
+    if arguments.loop == "threads":
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _serve_in_threads(listener)
+    elif arguments.loop == "uvloop":
         import uvloop
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

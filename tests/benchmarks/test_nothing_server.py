@@ -19,7 +19,7 @@ _CODES = [b"220 ", b"250-", b"250-", b"250 ", *[b"250 "] * 3, b"354 ", *[b"250 "
 _CODES += [*[b"250 "] * 2, b"354 ", b"250 ", *[b"250 "] * 2, b"221 "]
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop", "threads"])
 @pytest.mark.parametrize("mode", ["pipelined", "unpipelined", "ahead"])
 def test_every_reply_is_the_one_owed(loop: str, mode: str, tmp_path: Path) -> None:
     load = Load(connections=3, recipients=2, size=300_000, mode=mode, messages=30)
