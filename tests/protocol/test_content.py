@@ -120,6 +120,23 @@ def test_any_octets_in_any_split(data: st.DataObject, octets: bytes, behind: byt
     assert _decode(iter(data.draw(_pieces(wire)))) == _reference(wire)
 
 
+# Dots that stand everywhere, apart from each other so far that a large piece has few or many.
+_LINES = st.lists(
+    st.tuples(
+        st.sampled_from([b".", b"..", b"a.", b"\r.", b"\n.", b"\n.\r\n", b"\r\n\r\n.", b"\r\n."]),
+        st.sampled_from([0, 1, 20, 9_000, 40_000]),
+    ),
+    min_size=1,
+    max_size=12,
+).map(lambda lines: b"".join(dots + b"x" * gap + b"\r\n" for dots, gap in lines))
+
+
+@given(st.data(), _LINES)
+def test_large_pieces(data: st.DataObject, content: bytes) -> None:
+    wire = content + b".\r\nNOOP\r\n"
+    assert _decode(iter(data.draw(_pieces(wire)))) == _reference(wire)
+
+
 @given(st.data(), _SOUP)
 def test_encoded_content_is_decoded(data: st.DataObject, content: bytes) -> None:
     encoder = DotEncoder()
