@@ -84,10 +84,7 @@ class Ours:
         arguments += ["--workers", str(self.workers)]
         if handler == "discard":
             program = ["-m", "benchmarks.discard_server", *arguments]
-            if not self.is_compiled:
-                return _process(program)
-            # The sources, where the process starts, come behind what was compiled (-P).
-            return _process(["-P", *program], path=[compiled.PLACE, _ROOT])
+            return _compiled(program) if self.is_compiled else _process(program)
         if handler == "unsynced":
             raise ServerError("it syncs what it stores")
         return _process(["-m", "lmtp_server", "serve", *arguments, "--mail", f"{mail}/{{user}}"])
@@ -104,12 +101,17 @@ class Store:
 
     sync: Sync = "optimized"
     hard_links: bool = False
+    is_compiled: bool = False
+    """Whether with the protocol that was compiled to C."""
 
     @property
     def name(self) -> str:
-        return f"ours-{self.sync}{'-links' if self.hard_links else ''}"
+        links = "-links" if self.hard_links else ""
+        return f"ours-{self.sync}{links}{'-compiled' if self.is_compiled else ''}"
 
     def missing(self) -> str | None:
+        if self.is_compiled and (reason := compiled.missing()):
+            return reason
         return _not_importable(["uvloop", "lmtp_asyncio", "lmtp_sockets", "mailstore"])
 
     def running(self, handler: Handler, mail: Path) -> AbstractContextManager[Running]:
@@ -123,7 +125,8 @@ class Store:
             program += ["--sync", self.sync]
         if self.hard_links:
             program.append("--hard-links")
-        return _process([*program, "--workers", str(workers)])
+        program += ["--workers", str(workers)]
+        return _compiled(program) if self.is_compiled else _process(program)
 
 
 @dataclass(frozen=True)
@@ -212,6 +215,12 @@ class Dovecot:
 def _not_importable(modules: Sequence[str]) -> str | None:
     absent = [name for name in modules if importlib.util.find_spec(name) is None]
     return f"not installed: {', '.join(absent)}" if absent else None
+
+
+def _compiled(program: Sequence[str]) -> AbstractContextManager[Running]:
+    """Run a program with the packages that were compiled."""
+    # The sources, where the process starts, come behind them (-P).
+    return _process(["-P", *program], path=[compiled.PLACE, _ROOT])
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def missing() -> str | None:
     """Why what PLACE has cannot be measured; None when it can."""
     if not (PLACE / _PACKAGE).is_dir():
         return "not compiled: make compile"
-    for folder in (*_ROOT.glob(_PACKAGE), *_ROOT.glob("adapters/lmtp_*")):
+    for folder in (_ROOT / _PACKAGE, _ROOT / "mailstore", *_ROOT.glob("adapters/lmtp_*")):
         names = [file.name for file in folder.glob("*.py")]
         _, changed, absent = filecmp.cmpfiles(folder, PLACE / folder.name, names, shallow=False)
         if changed or absent:

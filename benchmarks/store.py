@@ -26,12 +26,14 @@ SUMMARY = "durable deliveries beside Dovecot and a C loop: rate, CPU, memory"
 _REFERENCES: dict[Handler, Server] = {"durable": Dovecot(), "unsynced": Dovecot()}
 _KB, _MB = 1000, 1_000_000
 _LINKED = (Store("optimized", True), Store("syncfs", True))
+_COMPILED = (Store("optimized", is_compiled=True), Store("syncfs", is_compiled=True))
 
 _SMALL = Load(connections=50, size=10 * _KB, duration=3.0, warmup=0.5)
 _SCENARIOS: Mapping[Scenario, tuple[Server, ...]] = {
     Scenario("durable", SMALL, _SMALL): (
         Store("optimized"),
         Store("syncfs"),
+        *_COMPILED,
         Dovecot(),
         Disk(1),
         Disk(16),
