@@ -36,7 +36,12 @@ class Table(BaseModel):
     """A table of the settings file. The first line of the docstring says what it is about."""
 
     model_config = ConfigDict(
-        arbitrary_types_allowed=True, extra="forbid", frozen=True, strict=True
+        arbitrary_types_allowed=True,
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        # Each table would be built for itself, and once more within the one that holds it.
+        defer_build=True,
     )
 
 
