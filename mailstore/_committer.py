@@ -5,14 +5,13 @@ in while the last one was being synced; nothing waits for more to come.
 """
 
 import logging
-import os
 import resource
 import threading
-import weakref
 from queue import SimpleQueue
 from typing import Final
 
 from ._batch import Delivery, commit
+from ._fork import call_in_child
 from ._maildir import MaildirCache
 from ._sync import Sync
 from ._together import Together
@@ -43,14 +42,7 @@ class Committer:
         self._cache = MaildirCache(root, limit)
         self._closed = False
         self._reset()
-        after_fork = weakref.WeakMethod(self._reset)
-
-        def reset_in_child() -> None:
-            reset = after_fork()
-            if reset is not None:
-                reset()
-
-        os.register_at_fork(after_in_child=reset_in_child)
+        call_in_child(self._reset)
 
     def _reset(self) -> None:
         """No thread and no deliveries: those of a parent process are the parent's to finish."""

@@ -8,7 +8,6 @@ added to for messages that are there.
 import logging
 import os
 import threading
-import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -16,6 +15,7 @@ from pathlib import PurePath
 from typing import Final
 
 from . import _maildirsize
+from ._fork import call_in_child
 from ._maildir import Parts, split_path
 from ._quota import NothingReserved, QuotaPolicy, Reservation, Usage
 from ._quota_rules import Limits
@@ -97,14 +97,7 @@ class MaildirQuotas:
         self._flights = _Flights()
         self._warnings = WarningRunner()
         self._root = os.open(self._path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        after_fork = weakref.WeakMethod(self._reset)
-
-        def reset_in_child() -> None:
-            reset = after_fork()
-            if reset is not None:
-                reset()
-
-        os.register_at_fork(after_in_child=reset_in_child)
+        call_in_child(self._reset)
 
     def _reset(self) -> None:
         self._flights.reset()

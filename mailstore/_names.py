@@ -11,8 +11,9 @@ import os
 import random
 import threading
 import time
-import weakref
 from typing import Final
+
+from ._fork import call_in_child
 
 _PLAIN: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 # A file name has at most 255 octets; what stands before and behind the host needs up to 130.
@@ -32,14 +33,7 @@ class UniqueNames:
         self._host = _escape(hostname)
         self._counter = itertools.count()
         self._reset()
-        after_fork = weakref.WeakMethod(self._reset)
-
-        def reset_in_child() -> None:
-            reset = after_fork()
-            if reset is not None:
-                reset()
-
-        os.register_at_fork(after_in_child=reset_in_child)
+        call_in_child(self._reset)
 
     def _reset(self) -> None:
         """The beginning, in a forked child as well: it would go on with its parent's numbers."""

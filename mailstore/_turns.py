@@ -8,11 +8,11 @@ too late.
 
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable
-from os import register_at_fork
 from typing import Final
+
+from ._fork import call_in_child
 
 # Threads for one mailbox, beside the caller's. Deliveries at the same time share their syncs.
 _THREADS: Final = 4
@@ -51,14 +51,7 @@ class Turns:
     def __init__(self, patience: float) -> None:
         self._patience = patience
         self._reset()
-        after_fork = weakref.WeakMethod(self._reset)
-
-        def reset_in_child() -> None:
-            reset = after_fork()
-            if reset is not None:
-                reset()
-
-        register_at_fork(after_in_child=reset_in_child)
+        call_in_child(self._reset)
 
     def _reset(self) -> None:
         self._changed = threading.Condition()

@@ -10,9 +10,10 @@ import fcntl
 import logging
 import os
 import threading
-import weakref
 from hashlib import blake2b
 from typing import Final
+
+from ._fork import call_in_child
 
 _logger: Final = logging.getLogger("mailstore")
 
@@ -40,14 +41,7 @@ class UserLimits:
         # of which it therefore has one.
         self._file = os.memfd_create("user-limits", os.MFD_CLOEXEC)
         self._reset()
-        after_fork = weakref.WeakMethod(self._reset)
-
-        def reset_in_child() -> None:
-            reset = after_fork()
-            if reset is not None:
-                reset()
-
-        os.register_at_fork(after_in_child=reset_in_child)
+        call_in_child(self._reset)
 
     def _reset(self) -> None:
         """What the parent of a forked process holds is the parent's."""
