@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.peers.dovecot import PrivateDovecot
-from tests.server._program import run
+from tests.server._program import run_anew
 
 pytestmark = pytest.mark.interop
 
@@ -60,12 +60,12 @@ def _doveadm(dovecot: PrivateDovecot, *arguments: str) -> tuple[int, list[list[s
 
 
 def _deliver(folder: Path, *arguments: str) -> tuple[int, list[str]]:
-    done = run("deliver", "-c", "ours.toml", *arguments, cwd=folder, stdin=_MESSAGE)
+    done = run_anew("deliver", "-c", "ours.toml", *arguments, cwd=folder, stdin=_MESSAGE)
     return done.returncode, done.stderr.decode().splitlines()
 
 
 def _ask(folder: Path, *arguments: str) -> tuple[int, list[list[str]]]:
-    done = run(*arguments, "-c", "ours.toml", cwd=folder)
+    done = run_anew(*arguments, "-c", "ours.toml", cwd=folder)
     return done.returncode, [line.split() for line in done.stdout.decode().splitlines()]
 
 

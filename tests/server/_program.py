@@ -8,14 +8,20 @@ import sys
 import threading
 from pathlib import Path
 
+from tests.server._forks import Forks
+
 SECONDS = 20.0
 """How long anything here is waited for before it is taken for a failure."""
 
 COMMAND = [sys.executable, "-m", "lmtp_server"]
 
 
-def run(*arguments: str, cwd: Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """Run a command to its end."""
+_FORKS = Forks()
+
+
+def run_anew(*arguments: str, cwd: Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run a command to its end in a process that loads it there: the default place of mail is below
+    the directory where that is done."""
     return subprocess.run(
         [*COMMAND, *arguments],
         cwd=cwd,
@@ -24,6 +30,11 @@ def run(*arguments: str, cwd: Path, stdin: bytes = b"") -> subprocess.CompletedP
         timeout=SECONDS,
         check=False,
     )
+
+
+def run(*arguments: str, cwd: Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run a command to its end, where all paths are given."""
+    return _FORKS.run(list(arguments), cwd, stdin, SECONDS)
 
 
 class Program:

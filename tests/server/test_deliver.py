@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server._program import COMMAND, SECONDS, run
+from tests.server._program import COMMAND, SECONDS, run_anew
 
 MESSAGE = b"Subject: x\nReturn-Path: <of@the.sender>\n\nbody\n"
 
@@ -29,7 +29,7 @@ def _only(maildir: Path) -> bytes:
     ],
 )
 def test_what_comes_is_stored(folder: Path, content: bytes, stored: bytes) -> None:
-    done = run("deliver", "-d", "Me@Example.org", cwd=folder, stdin=content)
+    done = run_anew("deliver", "-d", "Me@Example.org", cwd=folder, stdin=content)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert _only(folder / "mail/example.org/me") == stored
 
@@ -37,7 +37,7 @@ def test_what_comes_is_stored(folder: Path, content: bytes, stored: bytes) -> No
 def test_all_flags(folder: Path) -> None:
     (folder / "s.toml").write_text("mailbox_autocreate = true\n")
     (folder / "message").write_bytes(MESSAGE)
-    done = run(
+    done = run_anew(
         *("deliver", "-c", "s.toml", "-d", "me@example.org", "-f", "", "-a", "old@example.org"),
         *("-r", "me+x@example.org", "-m", "Lists.dev", "-e", "-k", "-p", "message"),
         cwd=folder,
@@ -71,7 +71,7 @@ def test_exit_codes(folder: Path, arguments: tuple[str, ...], code: int, said: s
         f'mail = "~/Maildir"\n[[userdb]]\ndriver = "passwd-file"\npath = "{folder}/users"\n'
     )
     config = () if "-c" in arguments else ("-c", "settings")
-    done = run("deliver", *config, *arguments, cwd=folder, stdin=MESSAGE)
+    done = run_anew("deliver", *config, *arguments, cwd=folder, stdin=MESSAGE)
     assert done.returncode == code
     text = done.stderr.decode()
     assert text == said if said.endswith("\n") or not said else said in text
@@ -80,7 +80,7 @@ def test_exit_codes(folder: Path, arguments: tuple[str, ...], code: int, said: s
 
 def test_addresses_that_are_none_lose_no_mail(folder: Path) -> None:
     flags = ("-d", "me@example.org", "-f", "no <address", "-r", "\n", "-a", "?")
-    done = run("deliver", *flags, cwd=folder, stdin=MESSAGE)
+    done = run_anew("deliver", *flags, cwd=folder, stdin=MESSAGE)
     assert done.returncode == 0
     assert b"'no <address' is no mailbox" in done.stderr
     assert _only(folder / "mail/example.org/me") == MESSAGE
@@ -100,17 +100,17 @@ def test_root_becomes_the_user(folder: Path) -> None:
     (folder / "s.toml").write_text(
         f'mail = "~/Maildir"\n[[userdb]]\ndriver = "passwd-file"\npath = "{folder}/users"\n'
     )
-    done = run("deliver", "-c", "s.toml", "-d", "nobody", cwd=folder, stdin=MESSAGE)
+    done = run_anew("deliver", "-c", "s.toml", "-d", "nobody", cwd=folder, stdin=MESSAGE)
     assert (done.returncode, done.stderr) == (0, b"")
     assert _only(home / "Maildir") == MESSAGE
     made = [home / "Maildir", *(home / "Maildir").rglob("*")]
     assert {(one.stat().st_uid, one.stat().st_gid) for one in made} == {
         (account.pw_uid, account.pw_gid)
     }
-    done = run("deliver", "-c", "s.toml", "-d", "other", cwd=folder, stdin=MESSAGE)
+    done = run_anew("deliver", "-c", "s.toml", "-d", "other", cwd=folder, stdin=MESSAGE)
     assert done.returncode == os.EX_TEMPFAIL
     assert b"belongs to uid" in done.stderr
-    done = run("deliver", cwd=folder, stdin=MESSAGE)
+    done = run_anew("deliver", cwd=folder, stdin=MESSAGE)
     assert done.returncode == os.EX_USAGE
 
 

@@ -159,7 +159,10 @@ def test_a_user_shown(folder: Path) -> None:
 
 
 def test_a_quota_shown_and_counted_anew(folder: Path) -> None:
-    (folder / "s.toml").write_text('[quota]\nrules = ["*:storage=1M:messages=4"]\n')
+    (folder / "s.toml").write_text(
+        f'mail = "{folder}/mail/{{domain}}/{{user}}"\n'
+        '[quota]\nrules = ["*:storage=1M:messages=4"]\n'
+    )
     flags = ("-c", "s.toml", "me@example.org")
     new = folder / "mail/example.org/me/new"
     new.mkdir(parents=True)
