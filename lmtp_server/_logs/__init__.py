@@ -6,7 +6,7 @@ each recipient, `Rawlogs` what is read and written.
 
 from ._deliveries import DeliveryLog
 from ._line_format import DELIVER_FORMAT, PREFIX, LineFormat
-from ._log import Log, LogOptions, Logs, configure
+from ._log import Log, LogError, LogOptions, Logs, configure
 from ._rawlog import RawlogOptions, Rawlogs
 from ._syslog import FACILITIES
 from ._text import TIMESTAMP
@@ -19,6 +19,7 @@ __all__ = [
     "DeliveryLog",
     "LineFormat",
     "Log",
+    "LogError",
     "LogOptions",
     "Logs",
     "RawlogOptions",
