@@ -85,7 +85,7 @@ def work(settings: ServeSettings, listeners: Sequence[Opened], hooks: Hooks, pos
     else:
         pool = hooks.agents()
         close = pool.close
-        handler = _AgentHandler(pool, settings, trusted)
+        handler = _AgentHandler(pool, settings, trusted, hooks.report)
     service = Service(
         handler=handler,
         settings=Settings(
@@ -152,10 +152,13 @@ class _Handler(StoreHandler):
 class _AgentHandler(AgentHandler):
     """That of users' agents."""
 
-    def __init__(self, pool: AgentPool, settings: ServeSettings, trusted: _Networks) -> None:
+    def __init__(
+        self, pool: AgentPool, settings: ServeSettings, trusted: _Networks, report: Report | None
+    ) -> None:
         users = make_users(settings, own_uid=None)
         places = AgentPlaces(users, settings)
-        super().__init__(pool, places.locate, spool_directory=spool_directory(settings))
+        spool = spool_directory(settings)
+        super().__init__(pool, places.locate, spool_directory=spool, report=report)
         self._trusts = _Trust(trusted)
 
     def trusts(self, session: Session, /) -> bool:
