@@ -460,7 +460,7 @@ class _Conversation:
         yield from self._decide("rcpt", answer, end, _RECIPIENT_OK)
         if answered[0].accepted:
             self._current().recipients.append(recipient)
-        elif self.observation is None:
+        elif self._settings.logs_refusals:
             yield self._log(Severity.INFO, f"refused <{recipient}>: {answered[0]}")
 
     def _vrfy(self, text: str) -> _Rest:
@@ -643,7 +643,7 @@ class _Conversation:
         if event.recipients:
             refusal = self._named(event.refusal or _OWN_FAULT)
             self._out.append(self._connection.send(RemainingReply(reply=refusal)))
-            if self.observation is None:
+            if self._settings.logs_refusals:
                 yield self._log(Severity.INFO, f"content refused: {refusal}")
         rest = self._end_transaction()
         if rest is not None:

@@ -49,8 +49,9 @@ class Settings:
     choose: `{Extension.FUTURERELEASE: "86400 2027-01-01T00:00:00Z"}` (RFC 4865 3)."""
 
     observer: Observer | None = None
-    """Who watches the sessions; None, and nothing is spent on it. Refusals of recipients and of
-    content are the observer's to log then."""
+    """Who watches the sessions; None, and nothing is spent on it."""
+    logs_refusals: bool = True
+    """Whether refusals of recipients and of content are logged; not where an observer does it."""
     names_refusals: bool = False
     """Whether each refusal of a recipient has the id of its transaction in its text, behind the
     recipient that stands in front or first: it is what log lines have."""

@@ -96,6 +96,7 @@ def work(settings: ServeSettings, listeners: Sequence[Opened], hooks: Hooks, pos
             content_policy=settings.content.policy,
             extensions=STANDARD_EXTENSIONS | _FOR_OTHERS if trusted else STANDARD_EXTENSIONS,
             observer=observe([each(post) for each in hooks.observers]),
+            logs_refusals=not hooks.observers,
             names_refusals=True,
             around=hooks.around,
         ),
