@@ -52,6 +52,7 @@ from ._events import (
 from ._extensions import STANDARD_EXTENSIONS, Extension
 from ._handler import (
     Answer,
+    Around,
     Handler,
     MemorySink,
     Message,
@@ -105,6 +106,7 @@ __all__ = [
     "TRANSITIONS",
     "Address",
     "Answer",
+    "Around",
     "Auth",
     "AuthResponse",
     "Bdat",

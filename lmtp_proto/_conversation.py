@@ -124,7 +124,9 @@ def converse(
     conversation = _Conversation(handler, session, settings, parser, clock, stop)
     effects = conversation.run()
     observation = conversation.observation
-    return effects if observation is None else observation.around(effects)
+    if observation is not None:
+        effects = observation.around(effects)
+    return effects if settings.around is None else settings.around(session, effects)
 
 
 class _Conversation:
@@ -435,7 +437,7 @@ class _Conversation:
 
     def _rcpt(self, recipient: Recipient) -> _Rest | None:
         if recipient.parameters.forward is not None and not self._session.trusted:
-            self._answer(NOT_TRUSTED)
+            self._answer(self._named(NOT_TRUSTED))
             return None
         try:
             answer = self._handler.rcpt(self._current(), recipient)
@@ -451,13 +453,14 @@ class _Conversation:
         answered: list[Reply] = []
 
         def end(reply: Reply) -> None:
+            reply = self._named(reply)
             self._answer(reply)
             answered.append(reply)
 
         yield from self._decide("rcpt", answer, end, _RECIPIENT_OK)
         if answered[0].accepted:
             self._current().recipients.append(recipient)
-        else:
+        elif self._settings.logs_refusals:
             yield self._log(Severity.INFO, f"refused <{recipient}>: {answered[0]}")
 
     def _vrfy(self, text: str) -> _Rest:
@@ -595,7 +598,8 @@ class _Conversation:
             except Exception as error:
                 answer = error
             if isinstance(answer, Reply) and _is_final(answer):
-                octets = self._connection.send(RecipientReply(recipient=recipient, reply=answer))
+                reply = self._named(answer)
+                octets = self._connection.send(RecipientReply(recipient=recipient, reply=reply))
                 self._out.append(octets)
                 return self._end_transaction()
             return self._deliver_to([(recipient, answer)])
@@ -628,7 +632,8 @@ class _Conversation:
             elif not isinstance(reply, Reply) or not _is_final(reply):
                 yield self._misuse("deliver", reply, "a final reply")
                 reply = _OWN_FAULT
-            octets = self._connection.send(RecipientReply(recipient=recipient, reply=reply))
+            named = self._named(reply)
+            octets = self._connection.send(RecipientReply(recipient=recipient, reply=named))
             self._out.append(octets)
         rest = self._end_transaction()
         if rest is not None:
@@ -636,9 +641,10 @@ class _Conversation:
 
     def _refuse_all(self, event: EndOfContent) -> _Rest:
         if event.recipients:
-            refusal = event.refusal or _OWN_FAULT
+            refusal = self._named(event.refusal or _OWN_FAULT)
             self._out.append(self._connection.send(RemainingReply(reply=refusal)))
-            yield self._log(Severity.INFO, f"content refused: {refusal}")
+            if self._settings.logs_refusals:
+                yield self._log(Severity.INFO, f"content refused: {refusal}")
         rest = self._end_transaction()
         if rest is not None:
             yield from rest
@@ -716,9 +722,12 @@ class _Conversation:
             self._shut_down(_TOO_MANY_FAULTS)
             yield self._log(Severity.WARNING, "too many invalid commands")
             return
-        self._answer(event.reply)
-        line = event.line.decode("latin-1")
-        yield self._log(Severity.INFO, f"answered {event.reply} to: {line}")
+        self._answer(self._named(event.reply) if verb == b"RCPT" else event.reply)
+        line = event.line
+        if verb == b"AUTH":
+            # A secret may stand behind the mechanism.
+            line = b" ".join(line.split()[:2])
+        yield self._log(Severity.INFO, f"answered {event.reply} to: {line.decode('latin-1')}")
 
     def _could_not_know(self, verb: bytes) -> bool:
         """Whether the client may have said it before it was told that it is of no use any more:
@@ -741,6 +750,21 @@ class _Conversation:
 
     def _answer(self, reply: Reply) -> None:
         self._out.append(self._connection.send(reply))
+
+    def _named(self, reply: Reply) -> Reply:
+        """A refusal of a recipient, with the id of the transaction if it is to be there."""
+        transaction = self._transaction
+        if reply.accepted or transaction is None or not self._settings.names_refusals:
+            return reply
+        first, *others = reply.lines
+        if transaction.id in first:
+            return reply
+        path, end, text = first.partition("> ")
+        if end and path.startswith("<"):
+            first = f"{path}> {transaction.id} {text}"
+        else:
+            first = f"{transaction.id} {first}"
+        return Reply(reply.code, first, *others, enhanced=reply.enhanced)
 
     def _shut_down(self, reply: Reply) -> None:
         octets = self._connection.shut_down(reply)

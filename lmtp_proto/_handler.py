@@ -4,7 +4,7 @@ Every method may answer at once or hand back a `Job`. One that raises is answere
 `451 4.3.0` for that command or recipient, with a log line; the session goes on.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from secrets import token_urlsafe
 from types import MappingProxyType
@@ -12,7 +12,7 @@ from typing import Final, Protocol, TypeAlias, TypeVar, Union
 
 from ._address import STRICT, Address, PathRules
 from ._command import CommandParser
-from ._effects import Job
+from ._effects import Effect, Job
 from ._events import Mail, Recipient
 from ._extensions import STANDARD_EXTENSIONS, Extension
 from ._limits import Limits
@@ -50,6 +50,14 @@ class Settings:
 
     observer: Observer | None = None
     """Who watches the sessions; None, and nothing is spent on it."""
+    logs_refusals: bool = True
+    """Whether refusals of recipients and of content are logged; not where an observer does it."""
+    names_refusals: bool = False
+    """Whether each refusal of a recipient has the id of its transaction in its text, behind the
+    recipient that stands in front or first: it is what log lines have."""
+    around: "Around | None" = None
+    """What passes each conversation on, and sees what is read and written, without TLS; None, and
+    nothing is spent on it."""
 
     def parser(self) -> CommandParser:
         """A parser for the commands of all sessions with these settings."""
@@ -127,6 +135,12 @@ class Message:
 
     transaction: Transaction
     content: bytes
+
+
+Around: TypeAlias = Callable[
+    [Session, Generator[Effect, None, None]], Generator[Effect, None, None]
+]
+"""Makes of the conversation of a session one that yields the same effects, and closes it."""
 
 
 class Sink(Protocol):

@@ -72,6 +72,7 @@ def broker_options(settings: ServeSettings) -> BrokerOptions:
             line_ending=settings.line_ending,
             folders=settings.folders,
             trace=settings.trace.options,
+            reports=True,
         ),
         valid_ids=valid_ids(settings),
         confinement=Confinement(execute=bool(settings.quota.warnings)),

@@ -4,11 +4,13 @@ A `MaildirStore` delivers durably: a recipient is answered 250 when its copy is 
 `StoreHandler` puts it behind any of the servers, `deliver_one` does without one. A `Destination`
 names one of a user's mailboxes. `MaildirQuotas` and `RedisQuotas` bound what users may hold,
 `UserLimits` how many deliveries to one user there may be at a time. `RetryOptions` has the store
-recognise messages that come again because their reply was lost.
+recognise messages that come again because their reply was lost. A `DeliveryReport` says how a
+delivery went.
 """
 
 from ._destination import Destination
 from ._handler import Locate, QuotaOf, StoreHandler
+from ._header import HeaderFields
 from ._mailbox_name import NameEncoding
 from ._maildir_quota import MaildirQuota, MaildirQuotas
 from ._one_shot import deliver_one
@@ -24,6 +26,7 @@ from ._quota import (
 )
 from ._quota_rules import Limits, QuotaRules
 from ._redis_quota import RedisQuota, RedisQuotas
+from ._report import DeliveryReport, Report
 from ._retries import RetryOptions
 from ._spool import LineEnding, Spool
 from ._store import MaildirSink, MaildirStore
@@ -32,8 +35,10 @@ from ._user_limits import UserLimits
 
 __all__ = [
     "DeliveredTo",
+    "DeliveryReport",
     "Destination",
     "FolderOptions",
+    "HeaderFields",
     "Limits",
     "LineEnding",
     "Locate",
@@ -51,6 +56,7 @@ __all__ = [
     "QuotaWarning",
     "RedisQuota",
     "RedisQuotas",
+    "Report",
     "Reservation",
     "RetryOptions",
     "Spool",

@@ -19,6 +19,7 @@ from ._maildir import Maildir, Parts
 from ._names import UniqueNames
 from ._options import FolderOptions
 from ._place_cache import PlaceCache
+from ._report import Landing
 from ._spool import LineEnding, Spool
 from ._sync import Sync
 
@@ -54,13 +55,15 @@ class CopyWriter:
         spool: Spool,
         done: Callable[[Exception | None], None],
         original: Original | None = None,
+        *,
+        name: str,
     ) -> None:
         """Store `header` and a message that is in memory in an INBOX with the next batch.
 
         `done` is called in another thread, with None or with what went wrong. With `original` the
-        copy may be a link to that, or become it. Raises RuntimeError after `close`.
+        copy may be a link to that, or become it. `name` is that of the file. Raises RuntimeError
+        after `close`.
         """
-        name = self.name_for(header, spool)
         blocks = (header, spool.rest)
         self._committer.submit(Delivery(parts, name, blocks, done, original=original))
 
@@ -72,40 +75,52 @@ class CopyWriter:
         original: Original | None = None,
         *,
         name: str,
+        landing: Landing,
     ) -> Callable[[], None]:
         """What stores `header` and any message in any mailbox, even after the spool was closed.
 
         To be called once. Blocks until the copy is durable. A large message is copied and synced
         there, as it would hold up a batch; the committer sees to its directory entry. With
         `original` the copy may be a link to that, or become it. `name` is that of the file, without
-        flags. Raises NoFolderError, OSError, and
-        RuntimeError after `close`.
+        flags; `landing` is told where it lies. Raises NoFolderError, OSError, and RuntimeError
+        after `close`.
         """
         if not spool.in_memory:
-            return partial(self._store_copy, place, name, header, spool, original)
-        return partial(self._store_blocks, place, name, (header, spool.rest), original)
+            return partial(self._store_copy, place, name, header, spool, original, landing)
+        return partial(self._store_blocks, place, name, (header, spool.rest), original, landing)
 
     def open_in_place(self, place: Place) -> InPlace | None:
         """A file for a spool that may become the copy in `place`; None where that cannot be."""
         return open_in_place(self._root, place, durable=self._sync is not Sync.NEVER)
 
     def _store_blocks(
-        self, place: Place, name: str, blocks: tuple[bytes, ...], original: Original | None
+        self,
+        place: Place,
+        name: str,
+        blocks: tuple[bytes, ...],
+        original: Original | None,
+        landing: Landing,
     ) -> None:
         outcome: Future[Exception | None] = Future()
         done = outcome.set_result
         if place.is_plain:
             self._commit(Delivery(place.parts, name, blocks, done, original=original), outcome)
             return
-        with self._places.use(place) as (mailbox, info):
+        with self._places.use(place) as (mailbox, info, landing.mailbox):
             delivery = Delivery(place.parts, name + info, blocks, done, mailbox, original)
             self._commit(delivery, outcome)
 
     def _store_copy(
-        self, place: Place, name: str, header: bytes, spool: Spool, original: Original | None
+        self,
+        place: Place,
+        name: str,
+        header: bytes,
+        spool: Spool,
+        original: Original | None,
+        landing: Landing,
     ) -> None:
         outcome: Future[Exception | None] = Future()
-        with self._places.use(place) as (mailbox, info):
+        with self._places.use(place) as (mailbox, info, landing.mailbox):
             name += info
             self._prepare(mailbox, name, header, spool, original)
             delivery = PreparedDelivery(place.parts, name, mailbox, outcome.set_result)

@@ -32,6 +32,8 @@ class Destination:
     """IMAP keywords that it has from the beginning."""
     quota: Quota | None = field(default=None, compare=False)
     """The user's quota, for a `StoreHandler` that is not told otherwise."""
+    user: str = field(default="", compare=False)
+    """Who the user is, for reports."""
 
     def __post_init__(self) -> None:
         if not _FLAGS.issuperset(self.flags):

@@ -85,13 +85,15 @@ def find_place(parts: Parts, destination: Destination, options: FolderOptions) -
     return Place(parts, mailbox, destination.flags, destination.keywords)
 
 
-def open_place(root: int, place: Place, options: FolderOptions) -> tuple[Maildir, str]:
-    """Open `place` below the directory `root`, and what is appended to the name of its message.
+def open_place(root: int, place: Place, options: FolderOptions) -> tuple[Maildir, str, Mailbox]:
+    """Open `place` below the directory `root`, and what is appended to the name of its message;
+    last which of the mailboxes it is.
 
     The Maildir is the caller's to close. Raises NoFolderError, if missing folders are to be
     refused, and OSError; TimeoutError if somebody else holds the lock of a mailbox for long.
     """
     base = open_base(root, place.parts)
+    mailbox = place.mailbox
     try:
         if place.mailbox.levels:
             try:
@@ -99,16 +101,16 @@ def open_place(root: int, place: Place, options: FolderOptions) -> tuple[Maildir
                 release(outer)
             except _TooManyError:
                 fault = f"the user has {place.mailbox_limit} mailboxes and may have no more"
-                _fall_back(".".join(place.mailbox.levels), fault, options)
+                mailbox = _fall_back(".".join(place.mailbox.levels), fault, options)
             except FileNotFoundError:
-                _fall_back(".".join(place.mailbox.levels), "it does not exist", options)
+                mailbox = _fall_back(".".join(place.mailbox.levels), "it does not exist", options)
         letters = _letters(base, place, options) if place.keywords else ""
         info = info_of(place.flags + letters)
         maildir = open_parts(base, flagged=bool(info))
     finally:
         release(base)
     maildir.sweep()
-    return maildir, info
+    return maildir, info, mailbox
 
 
 def info_of(flags: str) -> str:

@@ -17,6 +17,7 @@ from ._destination import Destination
 from ._folders import NoFolderError
 from ._outcome import refusal
 from ._quota import Quota, QuotaExceeded
+from ._report import Report
 from ._store import BUSY, MaildirSink, MaildirStore
 from ._user_limits import UserLimits
 
@@ -50,6 +51,8 @@ class StoreHandler(Handler):
     the declared SIZE has room. With `user_limits`, it is accepted only if there are not too many
     deliveries to the same Maildir on their way: each counts from RCPT on until its message is over
     or, where that never came, until the next MAIL. Recipients with the same destination count once.
+
+    `report` is told how each delivery went.
     """
 
     def __init__(
@@ -59,11 +62,13 @@ class StoreHandler(Handler):
         *,
         quota: QuotaOf | None = None,
         user_limits: UserLimits | None = None,
+        report: Report | None = None,
     ) -> None:
         self._store = store
         self._locate = locate
         self._quota = quota
         self._user_limits = user_limits
+        self._report = report
         # The recipients of the transaction in progress, for each session.
         self._accepted: dict[Session, _Accepted] = {}
 
@@ -130,7 +135,7 @@ class StoreHandler(Handler):
     def open(self, transaction: Transaction, /) -> MaildirSink:
         """The content goes to the store."""
         accepted = self._accepted[transaction.session]
-        sink = self._store.open(transaction, accepted.places, accepted.quotas)
+        sink = self._store.open(transaction, accepted.places, accepted.quotas, report=self._report)
         if self._user_limits is not None:
             sink.on_close = partial(self._release, accepted)
         return sink

@@ -6,7 +6,7 @@ The invariant: a header is looked at as a whole or not at all, in time that grow
 
 import re
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from lmtp_proto import PathError, parse_mailbox
 
@@ -16,6 +16,19 @@ _RETURN_PATH: Final = re.compile(
 )
 _RECEIVED: Final = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _BRACKETS: Final = re.compile(r"<([^<>]*)>")
+# A field that goes on in further lines, up to where anybody reads it.
+_FIELD_LIMIT: Final = 1024
+_FOLD: Final = re.compile(rb"\r?\n(?=[ \t])")
+
+
+class HeaderFields(NamedTuple):
+    """Fields of a message, as they came but in one line and no longer than 1 KiB; empty where there
+    is none."""
+
+    message_id: bytes = b""
+    subject: bytes = b""
+    sender: bytes = b""
+    """The field From."""
 
 
 def header_length(block: bytearray, limit: int, *, complete: bool) -> int:
@@ -59,6 +72,27 @@ def address_in(header: bytes, name: str) -> str | None:
         return str(parse_mailbox(brackets[1] if brackets else text))
     except PathError:
         return None
+
+
+def fields_in(header: bytes | bytearray) -> HeaderFields:
+    """The fields that tell one message from another; of several with one name the first."""
+    lower = header.lower()
+    return HeaderFields(
+        _body(header, lower, b"message-id:"),
+        _body(header, lower, b"subject:"),
+        _body(header, lower, b"from:"),
+    )
+
+
+def _body(header: bytes | bytearray, lower: bytes | bytearray, name: bytes) -> bytes:
+    # Searching for octets is many times faster than a pattern that knows no case.
+    begin = 0 if lower.startswith(name) else lower.find(b"\n" + name) + 1
+    if not begin and not lower.startswith(name):
+        return b""
+    begin += len(name)
+    piece = bytes(header[begin : begin + _FIELD_LIMIT])
+    piece = _FOLD.sub(b"", piece)
+    return piece.partition(b"\n")[0].strip()
 
 
 @lru_cache(maxsize=4)

@@ -77,10 +77,12 @@ class PendingReply:
 class Outcome:
     """Whether the copy in `place` was stored, for every recipient that shares it."""
 
-    __slots__ = ("_error", "_id", "_set", "_waiting", "place")
+    __slots__ = ("_error", "_id", "_set", "_waiting", "place", "report")
 
     def __init__(self, place: Place, transaction_id: str) -> None:
         self.place = place
+        self.report: Callable[[Recipient, Exception | None], None] | None = None
+        """Called for each recipient before it has its reply."""
         self._id = transaction_id
         self._set = False
         self._error: Exception | None = None
@@ -106,6 +108,8 @@ class Outcome:
                 recipient, pending = self._waiting.popleft()
             except IndexError:
                 return
+            if self.report is not None:
+                tell(self.report, recipient, self._error)
             pending.set(self._reply(recipient))
 
     def _reply(self, recipient: Recipient) -> Reply:
@@ -141,6 +145,18 @@ class Outcome:
             exc_info=None if isinstance(error, OSError) else error,
         )
         return reply
+
+
+def tell(
+    report: Callable[[Recipient, Exception | None], None],
+    recipient: Recipient,
+    error: Exception | None,
+) -> None:
+    """Call `report`; whatever it raises, the recipient is answered."""
+    try:
+        report(recipient, error)
+    except Exception:
+        _logger.exception("a report failed")
 
 
 def refusal(error: Exception, recipient: Recipient) -> Reply:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ._folders import Place, info_of, open_place
+from ._mailbox_name import Mailbox
 from ._maildir import Maildir, Parts
 from ._options import FolderOptions
 
@@ -28,16 +29,16 @@ class PlaceCache:
         self._open: OrderedDict[_Key, Maildir] = OrderedDict()
 
     @contextmanager
-    def use(self, place: Place) -> Iterator[tuple[Maildir, str]]:
-        """The mailbox of `place`, and what is appended to the name of its message.
+    def use(self, place: Place) -> Iterator[tuple[Maildir, str, Mailbox]]:
+        """What `open_place` gives.
 
         Raises what `open_place` raises.
         """
         if place.keywords:
             # Their letters are looked up in a file of the Maildir.
-            maildir, info = open_place(self._root, place, self._options)
+            maildir, info, mailbox = open_place(self._root, place, self._options)
             try:
-                yield maildir, info
+                yield maildir, info, mailbox
             finally:
                 maildir.close()
             return
@@ -45,11 +46,11 @@ class PlaceCache:
         key = parts, bool(place.flags)
         known = self._take(key)
         if known is None:
-            maildir, info = open_place(self._root, place, self._options)
+            maildir, info, mailbox = open_place(self._root, place, self._options)
         else:
-            maildir, info = known, info_of(place.flags)
+            maildir, info, mailbox = known, info_of(place.flags), place.mailbox
         try:
-            yield maildir, info
+            yield maildir, info, mailbox
         except BaseException:
             maildir.close()
             raise

@@ -13,7 +13,14 @@ from functools import partial
 from typing import Final
 
 from ._files import SharedFile, copy_all, unnamed_file, write_all
-from ._header import address_in, header_length, hops_in, without_return_path
+from ._header import (
+    HeaderFields,
+    address_in,
+    fields_in,
+    header_length,
+    hops_in,
+    without_return_path,
+)
 from ._in_place import InPlace
 from ._sync import start_writeback
 
@@ -43,7 +50,8 @@ class Spool:
     With `drop_return_path`, Return-Path fields that the content brings along are left out, because
     final delivery writes its own (RFC 5321 4.4). The address in the first header field `field`, if
     one is named, becomes `field_address`. Both only if the header ends within the first `threshold`
-    octets. Fields Received are counted in so many octets of a header that is longer.
+    octets. Fields Received are counted in so many octets of a header that is longer; `reads_fields`
+    has `fields` read there, too.
 
     `head` says what is to stand in front of the first copy that is made; it is given
     `field_address`. A file that begins so may become that copy as it is, or shares its blocks with
@@ -68,9 +76,11 @@ class Spool:
         "_limit",
         "_line_ending",
         "_open_in_place",
+        "_reads_fields",
         "_started",
         "_threshold",
         "field_address",
+        "fields",
         "hops",
         "rest",
         "virtual_size",
@@ -84,6 +94,7 @@ class Spool:
         line_ending: LineEnding = LineEnding.LF,
         drop_return_path: bool = True,
         field: str = "",
+        reads_fields: bool = False,
         head: Callable[[str | None], bytes] | None = None,
         in_place: Callable[[], InPlace | None] | None = None,
     ) -> None:
@@ -96,6 +107,7 @@ class Spool:
         self._started = 0
         self._drop_return_path = drop_return_path
         self._field = field
+        self._reads_fields = reads_fields
         self._threshold = threshold
         self._line_ending = line_ending
         self._buffer = bytearray()
@@ -106,6 +118,8 @@ class Spool:
         self._begun = False
         self._after_cr = False
         self.field_address: str | None = None
+        self.fields = HeaderFields()
+        """After `finish`: what the header says, if it is to be read."""
         self.hops = 0
         """After `finish`: how many fields Received the content brings along."""
         self.rest = b""
@@ -238,10 +252,12 @@ class Spool:
         # the same however the content was cut into writes.
         end = header_length(block, self._threshold, complete=complete)
         header = bytes(block[:end])
-        if end:
-            self.hops = hops_in(header)
-        elif not block.startswith((b"\r\n", b"\n")):
-            self.hops = hops_in(block[: self._threshold])
+        read: bytes | bytearray = header
+        if not end and not block.startswith((b"\r\n", b"\n")):
+            read = block[: self._threshold]
+        self.hops = hops_in(read)
+        if self._reads_fields:
+            self.fields = fields_in(read)
         if self._field:
             self.field_address = address_in(header, self._field)
         kept = without_return_path(header) if self._drop_return_path else header

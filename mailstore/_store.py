@@ -23,8 +23,9 @@ from ._incoming import IncomingMessage
 from ._links import Original
 from ._maildir import split_path
 from ._options import DeliveredTo, FolderOptions, TraceOptions
-from ._outcome import MailLoopError, Outcome, PendingReply, refusal
+from ._outcome import MailLoopError, Outcome, PendingReply, refusal, tell
 from ._quota import Quota, store_within
+from ._report import Landing, Report, Reporter
 from ._retries import Retries, RetryOptions
 from ._spool import LineEnding, Spool
 from ._sync import Sync
@@ -102,6 +103,8 @@ class MaildirStore:
         transaction: Transaction,
         destinations: Mapping[Recipient, PurePath | Destination],
         quotas: Mapping[Recipient, Quota] = NO_QUOTAS,
+        *,
+        report: Report | None = None,
     ) -> "MaildirSink":
         """A sink for the content of one message.
 
@@ -111,7 +114,7 @@ class MaildirStore:
         destination get one copy and the same outcome.
 
         `quotas` has the quota of each recipient that has one. A copy that does not fit is refused;
-        one that fits is counted once it is stored.
+        one that fits is counted once it is stored. `report` is told how each delivery went.
         """
         trace = TraceHeader(
             transaction,
@@ -137,12 +140,16 @@ class MaildirStore:
             line_ending=self._line_ending,
             drop_return_path=self._trace.return_path,
             field=self._field,
+            reads_fields=report is not None,
             head=head,
             in_place=open_in_place if self._spools_in_place and len(recipients) == 1 else None,
         )
         links = self._hard_links and len(recipients) > 1
         retries = self._retries
         message = None if retries is None else IncomingMessage(retries, transaction, find)
+        reporter = None
+        if report is not None:
+            reporter = Reporter(report, transaction, destinations, spool)
         return MaildirSink(
             self._copies,
             transaction.id,
@@ -153,6 +160,7 @@ class MaildirStore:
             turns=self._turns,
             links=links,
             message=message,
+            reporter=reporter,
         )
 
     def folder_name(self, destination: PurePath | Destination) -> str:
@@ -203,7 +211,7 @@ class MaildirSink:
 
     __slots__ = (
         *("_copies", "_find", "_id", "_links", "_message", "_original", "_outcomes", "_quotas"),
-        *("_spool", "_trace", "_turns", "on_close"),
+        *("_reporter", "_spool", "_trace", "_turns", "on_close"),
     )
 
     def __init__(
@@ -218,7 +226,9 @@ class MaildirSink:
         turns: Turns,
         links: bool = False,
         message: IncomingMessage | None = None,
+        reporter: Reporter | None = None,
     ) -> None:
+        self._reporter = reporter
         self._turns = turns
         self._links = links
         self._message = message
@@ -249,14 +259,20 @@ class MaildirSink:
         try:
             place = self._find(recipient)
         except NoFolderError as error:
+            if self._reporter is not None:
+                self._spool.finish()
+                tell(self._reporter.begin(Landing(None)), recipient, error)
             return partial(refusal, error, recipient)
         outcome = self._outcomes.get(place)
         if outcome is not None:
             return outcome.reply_to(recipient)
         outcome = self._outcomes[place] = Outcome(place, self._id)
         self._spool.finish()
+        landing = Landing(place.mailbox)
         if self._trace.hop_limit and self._spool.hops > self._trace.hop_limit:
             text = f"more than {self._trace.hop_limit} Received fields"
+            if self._reporter is not None:
+                outcome.report = self._reporter.begin(landing)
             outcome.set(MailLoopError(text))
             return outcome.reply_to(recipient)
         header = self._trace.for_recipient(recipient, self._spool.field_address)
@@ -264,11 +280,15 @@ class MaildirSink:
         quota = self._quotas.get(recipient)
         message = self._message
         in_memory = self._spool.in_memory
+        name = self._copies.name_for(header, self._spool)
+        if self._reporter is not None:
+            outcome.report = self._reporter.begin(landing, name)
         if quota is not None or message is not None or not (place.is_plain and in_memory):
             if quota is not None:
                 place = place._replace(mailbox_limit=quota.mailbox_count)
-            name = self._copies.name_for(header, self._spool)
-            store = self._copies.begin(place, header, self._spool, original, name=name)
+            store = self._copies.begin(
+                place, header, self._spool, original, name=name, landing=landing
+            )
             if quota is not None:
                 store = self._within(quota, recipient, place, len(header), store)
             if message is not None:
@@ -277,7 +297,7 @@ class MaildirSink:
             return self._in_turn(outcome, recipient, store)
         reply = outcome.reply_to(recipient)
         try:
-            self._copies.submit(place.parts, header, self._spool, outcome.set, original)
+            self._copies.submit(place.parts, header, self._spool, outcome.set, original, name=name)
         except RuntimeError as error:
             outcome.set(error)
         return reply

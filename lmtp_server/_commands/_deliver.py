@@ -29,7 +29,7 @@ from lmtp_proto import (
     Transaction,
     parse_mailbox,
 )
-from lmtp_server import _logging, _mail_root
+from lmtp_server import _logs, _mail_root
 from lmtp_server._components import Quotas, make_store, store_root
 from lmtp_server._settings import ServeSettings
 from lmtp_server._users import Located, MailTemplate, Names, UserEntry
@@ -65,7 +65,7 @@ class Order:
 
 def deliver(settings: ServeSettings, order: Order) -> int:
     """Deliver one message; the exit code."""
-    _logging.configure()
+    _logs.configure()
     if not order.keep_environment:
         for name in set(os.environ) - _KEPT:
             del os.environ[name]

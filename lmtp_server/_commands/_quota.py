@@ -6,7 +6,7 @@ The invariant: the counter is the one that deliveries use, read and written as i
 import os
 import sys
 
-from lmtp_server import _logging
+from lmtp_server import _logs
 from lmtp_server._components import Quotas, store_root
 from lmtp_server._settings import ServeSettings
 from mailstore import Limits, Usage
@@ -16,7 +16,7 @@ from ._as_user import CommandError, become, failure, find
 
 def quota(settings: ServeSettings, name: str, *, recalculate: bool) -> int:
     """Print the usage of a user, or count it anew; the exit code."""
-    _logging.configure()
+    _logs.configure()
     try:
         found = find(settings, name)
         try:

@@ -13,12 +13,14 @@ import shlex
 import ssl
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from typing import Final
 
-from lmtp_server import _logging, _mail_root, _privileges
+from lmtp_server import _mail_root, _privileges
 from lmtp_server._agents import AGENTS_OF_A_WORKER, broker_options, make_lookup, valid_ids
 from lmtp_server._components import mail_root
+from lmtp_server._logs import DeliveryLog, LineFormat, Log, Logs, Rawlogs
 from lmtp_server._privileges import Capability, Mode, PrivilegesError, Settled
 from lmtp_server._settings import ListenerTable, ServeSettings, SettingsError
 from lmtp_server._settings._tls import TlsTable
@@ -60,7 +62,7 @@ def serve(read: Callable[[], ServeSettings]) -> int:
     service = _Service(Sockets(activated), read, settings)
     try:
         plan = service.plan(settings)
-        _logging.configure()
+        service.logs.adopt()
         _raise_descriptor_limit()
         service.settle(settings)
         broker = service.settled.broker
@@ -68,6 +70,7 @@ def serve(read: Callable[[], ServeSettings]) -> int:
             plan,
             reload=service.reload,
             stopping=service.sockets.close,
+            reopen=[service.logs.reopen],
             notifier=Notifier(),
             vital=None if broker is None else broker.control,
         ).run()
@@ -88,6 +91,8 @@ class _Service:
         self._read = read
         self._who = _who(settings)
         self._privileges = _plan_privileges(settings)
+        identity = self._privileges.identity
+        self.logs = Logs(None if identity is None else (identity.uid, identity.gid))
         # The workers of two plans share what they count in.
         self._limits = cache(UserLimits)
         self._announced: list[str] = []
@@ -104,7 +109,7 @@ class _Service:
             self.settled = _privileges.settle(
                 self._privileges,
                 lookup=make_lookup(settings) if mode is Mode.BROKER else None,
-                options=broker_options(settings),
+                options=replace(broker_options(settings), log_files=self.logs.descriptors()),
                 reload=lambda: make_lookup(self._read()),
                 load=lambda: load(settings.runtime),
                 # For listeners that a reload adds.
@@ -135,39 +140,57 @@ class _Service:
         listeners = self.sockets.open(_listener_plans(settings, faults), faults)
         if self._privileges.mode is not Mode.BROKER:
             _prepare_root(mail_root(settings), self._privileges.identity, faults)
-        if faults:
-            self.sockets.drop()
+        log = self.logs.open(settings.log.options, faults)
+        if faults or log is None:
+            self._dropped()
             raise SettingsError(faults)
         most = settings.limits.user_concurrency_limit
         return Plan(
-            work=partial(self._work, settings, listeners, self._limits(most) if most else None),
+            work=partial(
+                self._work, settings, listeners, log, self._limits(most) if most else None
+            ),
             count=settings.workers,
             drain=settings.drain,
             rules=_rules(settings.worker),
             adopted=partial(self._adopted, settings, listeners),
-            dropped=self.sockets.drop,
+            dropped=self._dropped,
         )
+
+    def _dropped(self) -> None:
+        self.sockets.drop()
+        self.logs.drop()
 
     def _work(
         self,
         settings: ServeSettings,
         listeners: list[Opened],
+        log: Log,
         user_limits: UserLimits | None,
         post: Post,
     ) -> None:
+        log.install()
         self.sockets.close_others(listeners)
         settled = self.settled
+        deliveries = _delivery_log(settings)
+        raw = settings.log.rawlogs(settings.recipient_delimiter)
+        rawlogs = None if raw is None else Rawlogs(raw)
         hooks = Hooks(
             confine=partial(settled.confine, execute=bool(settings.quota.warnings)),
             agents=None
             if settled.broker is None
             else partial(settled.agents, limit=AGENTS_OF_A_WORKER),
             user_limits=user_limits,
+            observers=[lambda _post: deliveries],
+            report=deliveries.report,
+            around=None if rawlogs is None else rawlogs.around,
+            reopen=[log.reopen],
+            ended=[*([] if rawlogs is None else [rawlogs.close]), log.tell],
         )
         work(settings, listeners, hooks, post)
 
     def _adopted(self, settings: ServeSettings, listeners: list[Opened]) -> None:
         self.sockets.adopt(listeners)
+        self.logs.adopt()
         if self._announced and self.settled.broker is not None:
             self.settled.broker.reload()
         addresses = [each.address for each in listeners]
@@ -280,6 +303,12 @@ def _rules(table: WorkerTable) -> Rules:
         memory_limit=table.memory_limit,
         memory_hard_limit=table.memory_hard_limit,
         heartbeat=table.heartbeat,
+    )
+
+
+def _delivery_log(settings: ServeSettings) -> DeliveryLog:
+    return DeliveryLog(
+        LineFormat(settings.log.deliver_format), LineFormat(settings.log.prefix, prefix=True)
     )
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from lmtp_server import _logging
+from lmtp_server import _logs
 from lmtp_server._settings import ServeSettings
 from lmtp_server._users import Located
 
@@ -16,7 +16,7 @@ from ._as_user import CommandError, find
 
 def user(settings: ServeSettings, names: Sequence[str], field: str | None) -> int:
     """Print the fields of each user, or the one `field`; the exit code of the last that failed."""
-    _logging.configure()
+    _logs.configure()
     status = os.EX_OK
     for name in names:
         try:

@@ -39,6 +39,7 @@ from lmtp_proto import (
 )
 from lmtp_server._mail_root import make
 from mailstore import (
+    DeliveryReport,
     Destination,
     FolderOptions,
     LineEnding,
@@ -46,6 +47,7 @@ from mailstore import (
     MaildirSink,
     MaildirStore,
     Quota,
+    Report,
     StoreHandler,
     Sync,
     TraceOptions,
@@ -54,6 +56,7 @@ from mailstore import (
 from ._descriptors import keep_only
 from ._drop import drop
 from ._packets import Packet, PacketError, encode, receive, send
+from ._report_fields import write_report
 from ._user import MailUser
 
 _logger: Final = logging.getLogger("lmtp_server")
@@ -82,6 +85,8 @@ class AgentOptions:
     trace: TraceOptions = field(default_factory=TraceOptions)
     memory: int = 1 << 30
     """Octets of address space that an agent may have."""
+    reports: bool = False
+    """Whether agents say how each delivery went, beside the reply."""
     time: float = 120.0
     """Seconds for which it may compute, or owe answers and give none, before it is killed."""
 
@@ -157,7 +162,7 @@ class _Watch:
 class _Maildir:
     """The user's Maildir, opened, with who delivers into it."""
 
-    def __init__(self, user: MailUser, options: AgentOptions) -> None:
+    def __init__(self, user: MailUser, options: AgentOptions, report: Report | None) -> None:
         self._path = user.mail
         self._policy = user.quota
         make(user.mail)
@@ -173,7 +178,9 @@ class _Maildir:
         self._status = os.stat(user.mail)
         self._quotas = MaildirQuotas(user.mail)
         self._destinations: dict[Recipient, Destination] = {}
-        self.handler = StoreHandler(self.store, self._destinations.__getitem__, quota=self._quota)
+        self.handler = StoreHandler(
+            self.store, self._destinations.__getitem__, quota=self._quota, report=report
+        )
 
     def is_there(self) -> bool:
         """Whether the path still leads to it."""
@@ -211,6 +218,8 @@ class _Agent:
         self._watch = _Watch(options.time)
         self._pool = ThreadPoolExecutor(_JOBS, thread_name_prefix="agent")
         self._maildir: _Maildir | None = None
+        # Until their recipients are answered.
+        self._reports: dict[Recipient, DeliveryReport] = {}
         # Recipients of the message that comes next.
         self._recipients: list[object] = []
         self._lock = threading.Lock()
@@ -305,11 +314,11 @@ class _Agent:
                     delivery = answer if isinstance(answer, Reply) else sink.deliver(recipient)
                     number = owed.pop(recipient)
                     if isinstance(delivery, Reply):
-                        self._reply(number, delivery)
+                        self._reply(number, delivery, recipient)
                     elif callable(delivery):
                         jobs.append((number, recipient, delivery))
                     else:
-                        delivery.add_done_callback(partial(self._done, number, delivery))
+                        delivery.add_done_callback(partial(self._done, number, recipient, delivery))
             finally:
                 # The sink holds the content for those who have not had it yet.
                 if jobs:
@@ -319,11 +328,13 @@ class _Agent:
         except Exception as error:
             _report(self._user, error)
             for recipient, number in owed.items():
-                self._reply(number, _failure(error, recipient))
+                self._reply(number, _failure(error, recipient), recipient)
         return rest
 
-    def _done(self, number: int, pending: Pending[Reply], _same: object) -> None:
-        self._reply(number, pending.result())
+    def _done(
+        self, number: int, recipient: Recipient, pending: Pending[Reply], _same: object
+    ) -> None:
+        self._reply(number, pending.result(), recipient)
 
     def _run(
         self, jobs: "list[tuple[int, Recipient, Callable[[], Reply]]]", sink: MaildirSink
@@ -335,7 +346,7 @@ class _Agent:
                 except Exception as error:
                     _report(self._user, error)
                     reply = _failure(error, recipient)
-                self._reply(number, reply)
+                self._reply(number, reply, recipient)
         finally:
             sink.close()
 
@@ -361,7 +372,7 @@ class _Agent:
         except Exception as error:
             _report(self._user, error)
             reply = _failure(error, wanted.recipient)
-        self._reply(wanted.number, reply)
+        self._reply(wanted.number, reply, wanted.recipient)
 
     def _open(self) -> _Maildir:
         """The user's Maildir, opened anew where the path leads to another by now. OSError."""
@@ -370,7 +381,8 @@ class _Agent:
                 # Its descriptors stay open: deliveries may be on their way there.
                 self._maildir = None
             if self._maildir is None:
-                self._maildir = _Maildir(self._user, self._options)
+                report = self._report if self._options.reports else None
+                self._maildir = _Maildir(self._user, self._options, report)
             return self._maildir
 
     def _start(self, job: Callable[[], None]) -> None:
@@ -380,10 +392,21 @@ class _Agent:
             # The worker has gone, and no thread begins anything new.
             job()
 
-    def _reply(self, number: int, reply: Reply) -> None:
-        said = [reply.code, reply.enhanced, *reply.lines]
+    def _report(
+        self, _transaction: Transaction, recipient: Recipient, report: DeliveryReport
+    ) -> None:
+        self._reports[recipient] = report
+
+    def _reply(self, number: int, reply: Reply, recipient: Recipient) -> None:
+        said: dict[str, object] = {
+            "number": number,
+            "reply": [reply.code, reply.enhanced, *reply.lines],
+        }
+        report = self._reports.pop(recipient, None)
+        if report is not None:
+            said["report"] = write_report(report)
         try:
-            self.tell({"number": number, "reply": said})
+            self.tell(said)
         except OSError:
             # The worker has gone; what was begun is finished all the same.
             pass

@@ -32,6 +32,8 @@ class Due:
     """The reply for a recipient that an agent owes."""
 
     recipient: Recipient
+    report: Callable[[object], None] | None = None
+    """Takes what the agent says beside its reply, before that is known."""
     reply: Future[Reply] = field(default_factory=Future)
 
     def fail(self) -> None:
@@ -313,6 +315,8 @@ class AgentPool:
             return
         if not agent.waiting:
             agent.idle_since = time.monotonic()
+        if due.report is not None:
+            due.report(packet.fields.get("report"))
         due.reply.set_result(reply)
 
     def _end_overdue(self) -> None:

@@ -12,10 +12,12 @@ from functools import partial
 from typing import Final
 
 from lmtp_proto import Answer, Handler, Mail, Recipient, Reply, Session, Transaction
+from mailstore import Report
 
 from ._content import Content
 from ._packets import encode
 from ._pool import AgentPool, Due, Request
+from ._report_fields import read_report
 
 _logger: Final = logging.getLogger("lmtp_server")
 
@@ -46,11 +48,20 @@ to, it gives a job that decides."""
 class AgentHandler(Handler):
     """Accepts the recipients that `locate` knows and delivers by the agents of `pool`.
 
-    Messages above 64 KiB wait in unnamed files in `spool_directory`.
+    Messages above 64 KiB wait in unnamed files in `spool_directory`. `report` is told how each
+    delivery went, if agents say so.
     """
 
-    def __init__(self, pool: AgentPool, locate: Locate, *, spool_directory: str) -> None:
+    def __init__(
+        self,
+        pool: AgentPool,
+        locate: Locate,
+        *,
+        spool_directory: str,
+        report: Report | None = None,
+    ) -> None:
         self._pool = pool
+        self._report = report
         self._locate = locate
         self._spool_directory = spool_directory
         # The recipients of the transaction in progress, for each session.
@@ -100,7 +111,7 @@ class AgentHandler(Handler):
     def open(self, transaction: Transaction, /) -> "AgentSink":
         """The content goes to the agents of those it is for."""
         places = self._places[transaction.session]
-        return AgentSink(self._pool, transaction, places, self._spool_directory)
+        return AgentSink(self._pool, transaction, places, self._spool_directory, self._report)
 
     def disconnect(self, session: Session, /) -> None:
         """Forget the session."""
@@ -116,8 +127,10 @@ class AgentSink:
         transaction: Transaction,
         places: dict[Recipient, UserMailbox],
         spool_directory: str,
+        report: Report | None = None,
     ) -> None:
         self._pool = pool
+        self._report = report
         self._transaction = transaction
         self._places = places
         self._content = Content(spool_directory)
@@ -135,7 +148,9 @@ class AgentSink:
         """
         if not self._due:
             recipients = self._transaction.recipients
-            self._due = {each: Due(each) for each in recipients}
+            for each in recipients:
+                told = None if self._report is None else partial(self._tell, self._report, each)
+                self._due[each] = Due(each, told)
             if not self._content.in_memory:
                 self._content.use()
                 return partial(self._hand_over_file, recipient)
@@ -147,6 +162,14 @@ class AgentSink:
     def close(self) -> None:
         """Let the message go. Deliveries that were begun come to their end."""
         self._content.release()
+
+    def _tell(self, report: Report, recipient: Recipient, said: object) -> None:
+        read = read_report(said, self._places[recipient].user)
+        if read is not None:
+            try:
+                report(self._transaction, recipient, read)
+            except Exception:
+                _logger.exception("a report failed")
 
     def _users(self) -> dict[str, list[tuple[int, Recipient]]]:
         """The recipients of each user, with their places in RCPT order."""

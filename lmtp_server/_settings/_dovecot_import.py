@@ -14,7 +14,7 @@ from ._dovecot_names import WITHOUT
 from ._dovecot_quota import import_quota
 from ._dovecot_service import import_listeners, import_service, import_tls
 from ._dovecot_users import import_userdbs
-from ._dovecot_values import import_mail_location, import_near_values, import_values
+from ._dovecot_values import import_logs, import_mail_location, import_near_values, import_values
 
 # Settings with these beginnings, and these, are about something else than LMTP.
 _OTHERS: Final = re.compile(
@@ -55,6 +55,7 @@ def import_doveconf(text: str) -> Imported:
         import_listeners,
         import_userdbs,
         import_quota,
+        import_logs,
     ):
         step(draft)
     _left_over(draft)

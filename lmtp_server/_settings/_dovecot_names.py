@@ -12,7 +12,6 @@ from ._table import Table, settings_of
 _SIEVE: Final = "there is no Sieve yet, and nothing else here sends mail"
 _INDEXES: Final = "no index is written; Dovecot's IMAP server brings its own up to date"
 _PROXY: Final = "there is no proxy yet: every recipient is delivered to here"
-_LOGS: Final = "the log goes to standard error; the service manager keeps it"
 
 WITHOUT: Final[Mapping[str, str]] = {
     # LMTP.
@@ -20,7 +19,6 @@ WITHOUT: Final[Mapping[str, str]] = {
     "lmtp_proxy_rawlog_dir": _PROXY,
     "lmtp_verbose_replies": _PROXY,
     "lmtp_rcpt_check_quota": "always: a message that has no room is refused at RCPT, by its SIZE",
-    "lmtp_rawlog_dir": "there are no rawlogs yet",
     "mail_utf8_extensions": "SMTPUTF8 is always offered",
     "protocols": "there is one; `listen` and `[[listener]]` say where",
     # Local delivery.
@@ -31,13 +29,6 @@ WITHOUT: Final[Mapping[str, str]] = {
     "submission_host": _SIEVE,
     "submission_ssl": _SIEVE,
     "submission_timeout": _SIEVE,
-    "deliver_log_format": _LOGS,
-    "log_path": _LOGS,
-    "info_log_path": _LOGS,
-    "debug_log_path": _LOGS,
-    "log_timestamp": _LOGS,
-    "syslog_facility": _LOGS,
-    "mail_log_prefix": _LOGS,
     # Storage.
     "mail_inbox_path": "the INBOX is the Maildir itself (Maildir++)",
     "mail_access_groups": "a user's groups come from its userdb, as the field `groups`",

@@ -5,7 +5,7 @@ from typing import Final
 
 from lmtp_server._users import MailTemplate
 
-from ._dovecot_draft import Draft
+from ._dovecot_draft import Draft, DraftTable
 from ._fit import fit
 from ._table import find_setting
 from ._top import ServeSettings
@@ -33,6 +33,14 @@ _DIRECT: Final[Mapping[str, str]] = {
     "lda_original_recipient_header": "trace.original_recipient_header",
 }
 """Settings whose values mean the same here."""
+_LOGS: Final[Mapping[str, str]] = {
+    "info_log_path": "info_path",
+    "debug_log_path": "debug_path",
+    "syslog_facility": "syslog_facility",
+    "deliver_log_format": "deliver_format",
+    "mail_log_prefix": "prefix",
+}
+_LOG_PLACES: Final[Mapping[str, str]] = {"/dev/stderr": "stderr"}
 _NOT_EMPTY: Final = {"hostname", "login_greeting", "auth_username_format", "mail_temp_dir"}
 
 
@@ -79,6 +87,39 @@ def import_near_values(draft: Draft) -> None:
         separator = namespace.get("separator")
         if namespace.get("inbox") == "yes" and len(separator) == 1:
             draft.top.set("mailbox_separator", separator, f"namespace: separator = {separator}")
+
+
+def import_logs(draft: Draft) -> None:
+    table = DraftTable()
+    path = draft.take("log_path")
+    if path:
+        table.set("path", _LOG_PLACES.get(path, path), f"log_path = {path}")
+    for name, key in _LOGS.items():
+        value = draft.take(name)
+        if not value:
+            continue
+        if key.endswith("_path"):
+            value = _LOG_PLACES.get(value, value)
+        _, setting = find_setting(ServeSettings, ("log", key), {})
+        assert setting is not None, key
+        try:
+            fit(setting, value)
+        except ValueError as error:
+            draft.note(name, f"{error}: left at the default")
+            continue
+        table.set(key, value, f"{name} = {value}")
+    timestamp = draft.take("log_timestamp").strip()
+    if timestamp:
+        table.set("timestamp", timestamp, f"log_timestamp = {timestamp}")
+    if draft.take("mail_debug") == "yes":
+        table.set("debug", True, "mail_debug = yes")
+    rawlogs = draft.take("lmtp_rawlog_dir")
+    if "%" in rawlogs:
+        draft.note("lmtp_rawlog_dir", f"{rawlogs!r}: set log.rawlog_dir, one directory for all")
+    elif rawlogs:
+        table.set("rawlog_dir", rawlogs, f"lmtp_rawlog_dir = {rawlogs}")
+    if table.lines:
+        draft.add("[log]", table)
 
 
 def import_mail_location(draft: Draft) -> None:

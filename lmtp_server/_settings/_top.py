@@ -12,6 +12,7 @@ from mailstore import FolderOptions, LineEnding, NameEncoding, Sync
 from ._content import ContentTable
 from ._limits import LimitsTable
 from ._listener import ListenerTable
+from ._log import LogTable
 from ._quota import QuotaTable
 from ._retries import RetriesTable
 from ._table import About, Allowed, Table, TableFault
@@ -266,6 +267,7 @@ class ServeSettings(Table):
     content: Annotated[ContentTable, About(meaning="content that should not be")] = ContentTable()
     limits: Annotated[LimitsTable, About(meaning="limits of sessions")] = LimitsTable()
     worker: Annotated[WorkerTable, About(meaning="the life of a worker")] = WorkerTable()
+    log: Annotated[LogTable, About(meaning="logs and rawlogs")] = LogTable()
 
     @model_validator(mode="after")
     def _together(self) -> Self:

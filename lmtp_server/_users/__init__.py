@@ -13,7 +13,7 @@ from ._static import StaticUsers
 from ._system import SystemUsers
 from ._template import MailTemplate
 from ._users import Found, Located, UserError, Users, ValidIds
-from ._variables import Names, Text, path_name
+from ._variables import Names, Text, Variable, Vocabulary, path_name, read_variables
 
 __all__ = [
     "CHARACTERS",
@@ -39,6 +39,9 @@ __all__ = [
     "Userdb",
     "Users",
     "ValidIds",
+    "Variable",
+    "Vocabulary",
     "make_entry",
     "path_name",
+    "read_variables",
 ]

@@ -129,7 +129,7 @@ class Users:
             return found
         mailbox = found.detail if self._detail_is_mailbox and found.detail else "INBOX"
         quota = None if self._quota is None else self._quota(found)
-        return Destination(found.maildir, mailbox=mailbox, quota=quota)
+        return Destination(found.maildir, mailbox=mailbox, quota=quota, user=found.entry.name)
 
     def find(self, recipient: Recipient) -> Found | Callable[[], Found]:
         """The user of a recipient, a refusal, or a job that finds it and may block."""

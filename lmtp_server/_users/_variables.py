@@ -1,17 +1,16 @@
-"""Variables in settings about users: `{user}` as here, `%n` and `%{user | username}` as in Dovecot.
+"""Variables in settings: `{user}` as here, `%n` and `%{user | username}` as in Dovecot.
 
-The invariant: a text that could be read can be expanded for every user whose variables it names;
-what is not known is refused when it is read, never left in the result.
+The invariant: a text that could be read can be expanded where all variables that it names have a
+value; what is not known is refused when it is read, never left in the result.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, NewType
 
 PathName = NewType("PathName", str)
 """A text that is safe as a component of a path and as a part of one."""
-
-Source = Literal["user", "local", "domain", "home"]
 
 # No "/" and no NUL, which file systems forbid; nothing that a shell or a terminal would take for
 # more than a letter, because people look at these directories. "+" stays for those who use no
@@ -20,20 +19,33 @@ _PATH_NAME: Final = re.compile(r"[A-Za-z0-9_+='\-][A-Za-z0-9._+='\-]*")
 
 _PERCENT: Final = re.compile(
     r"%(?:(?P<escaped>%)|\{(?P<long>[^{}]*)\}"
-    r"|(?:(?P<offset>-?[0-9]{1,4})\.)?(?P<width>[0-9]{1,4})?(?P<case>[LU]?)(?P<short>[a-zA-Z])|)"
+    r"|(?:(?P<offset>-?[0-9]{1,4})\.)?(?P<width>[0-9]{1,4})?(?P<case>[LU]?)(?P<short>[a-zA-Z$])|)"
 )
 _ANY: Final = re.compile(rf"{_PERCENT.pattern}|\{{(?P<own>[^{{}}]*)\}}|[{{}}]")
 
-_OWN: Final[dict[str, Source]] = {"user": "local", "domain": "domain", "home": "home"}
-_SHORT: Final[dict[str, Source]] = {"u": "user", "n": "local", "d": "domain", "h": "home"}
-_LONG: Final[dict[str, Source]] = {
-    "user": "user",
-    "username": "local",
-    "domain": "domain",
-    "home": "home",
-}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vocabulary:
+    """The variables of one kind of text: what each name stands for."""
+
+    own: Mapping[str, str]
+    """As `{name}`."""
+    short: Mapping[str, str]
+    """As `%n`."""
+    long: Mapping[str, str]
+    """As `%{name}`."""
+    known: str
+    """All of them, for people."""
+
+
+_USERS: Final = Vocabulary(
+    own={"user": "local", "domain": "domain", "home": "home"},
+    short={"u": "user", "n": "local", "d": "domain", "h": "home"},
+    long={"user": "user", "username": "local", "domain": "domain", "home": "home"},
+    known="{user}, {domain}, {home} and Dovecot's %u, %n, %d, %h and %{user}",
+)
 # What a filter of Dovecot 2.4 takes from a name.
-_PARTS: Final[dict[str, Source]] = {"username": "local", "domain": "domain"}
+_PARTS: Final = {"username": "local", "domain": "domain"}
 
 
 def path_name(text: str) -> PathName:
@@ -75,9 +87,9 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A part of a user's name, or its home; perhaps a piece of it, in one case."""
+    """What a word of the vocabulary stands for; perhaps a piece of it, in one case."""
 
-    source: Source
+    source: str
     case: Literal["", "lower", "upper"] = ""
     offset: int = 0
     width: int | None = None
@@ -92,6 +104,10 @@ class Variable:
         value = self._raw(names)
         if value is None:
             raise ValueError("it has no domain" if self.source == "domain" else "it has no home")
+        return self.cut(value)
+
+    def cut(self, value: str) -> str:
+        """As much of `value` as is taken, in the case that is asked for."""
         if self.case:
             value = value.lower() if self.case == "lower" else value.upper()
         value = value[self.offset :]
@@ -105,14 +121,16 @@ class Variable:
                 return names.local
             case "domain":
                 return names.domain
-            case "home":
+            case _:
                 return names.home
 
 
 Piece = str | Variable
 
 
-def read_variables(text: str, *, own: bool = True) -> tuple[Piece, ...]:
+def read_variables(
+    text: str, *, own: bool = True, vocabulary: Vocabulary = _USERS
+) -> tuple[Piece, ...]:
     """Literals and variables in their order. Raises ValueError that says what is wrong.
 
     `own` False leaves braces alone, for text that is written for Dovecot.
@@ -123,7 +141,7 @@ def read_variables(text: str, *, own: bool = True) -> tuple[Piece, ...]:
     for match in (_ANY if own else _PERCENT).finditer(text):
         literal += text[end : match.start()]
         end = match.end()
-        piece = _piece(match)
+        piece = _piece(match, vocabulary)
         if isinstance(piece, str):
             literal += piece
             continue
@@ -134,14 +152,14 @@ def read_variables(text: str, *, own: bool = True) -> tuple[Piece, ...]:
     return tuple(pieces)
 
 
-def _piece(match: re.Match[str]) -> Piece:
+def _piece(match: re.Match[str], vocabulary: Vocabulary) -> Piece:
     groups = match.groupdict()
     # One that stands before neither letter nor brace is that of a percentage.
     if groups["escaped"] or match[0] == "%":
         return "%"
     if groups["long"] is not None:
-        return _long(groups["long"])
-    source = _SHORT.get(groups["short"] or "")
+        return _long(groups["long"], vocabulary)
+    source = vocabulary.short.get(groups["short"] or "")
     if source is not None:
         width = groups["width"]
         return Variable(
@@ -150,21 +168,23 @@ def _piece(match: re.Match[str]) -> Piece:
             int(groups["offset"] or 0),
             None if width is None else int(width),
         )
-    source = _OWN.get(groups.get("own") or "")
+    source = vocabulary.own.get(groups.get("own") or "")
     if source is None:
         raise ValueError(
-            f"{match[0]!a} is no variable here: only {{user}}, {{domain}}, {{home}} and Dovecot's"
-            " %u, %n, %d, %h and %{user}, with L or U, a width, lower or upper"
+            f"{match[0]!a} is no variable here: only {vocabulary.known}, with L or U, a width,"
+            " lower or upper"
         )
     return Variable(source)
 
 
-def _long(text: str) -> Variable:
+def _long(text: str, vocabulary: Vocabulary) -> Variable:
     """Dovecot 2.4's `%{user | username | lower}`. Raises ValueError."""
     name, *filters = (part.strip() for part in text.split("|"))
-    source = _LONG.get(name)
+    source = vocabulary.long.get(name)
     if source is None:
-        raise ValueError(f"%{{{name}}} is no variable here: only user, username, domain and home")
+        raise ValueError(
+            f"%{{{name}}} is no variable here: only {', '.join(sorted(vocabulary.long))}"
+        )
     case: Literal["", "lower", "upper"] = ""
     for each in filters:
         if each == "lower":

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final
 
-from lmtp_proto import STANDARD_EXTENSIONS, Extension, Observer, Session, Settings
+from lmtp_proto import STANDARD_EXTENSIONS, Around, Extension, Observer, Session, Settings
 from lmtp_server._agents import AgentPlaces, spool_directory
 from lmtp_server._components import Mail, make_users, open_mail
 from lmtp_server._observers import observe
 from lmtp_server._privileges import AgentHandler, AgentPool
 from lmtp_server._settings import ServeSettings
-from mailstore import StoreHandler, UserLimits
+from mailstore import Report, StoreHandler, UserLimits
 
 from ._listeners import Opened
 from ._plan import Post
@@ -46,11 +46,17 @@ class Hooks:
     """What the workers count deliveries to a user in, together; None where nothing is limited."""
     observers: Sequence[Callable[[Post], Observer]] = ()
     """Each makes one that watches the worker's sessions."""
+    report: Report | None = None
+    """Told how each delivery went."""
+    around: Around | None = None
+    """What conversations pass through."""
     started: Sequence[Callable[[Post, Presence], None]] = ()
     """Called before connections are accepted, with what the worker has from its supervisor and
     who is there."""
     reopen: Sequence[Callable[[], None]] = ()
     """Called when log files are to be opened anew."""
+    ended: Sequence[Callable[[], None]] = ()
+    """Called when all sessions are over and all mail is stored."""
 
 
 def work(settings: ServeSettings, listeners: Sequence[Opened], hooks: Hooks, post: Post) -> None:
@@ -75,11 +81,11 @@ def work(settings: ServeSettings, listeners: Sequence[Opened], hooks: Hooks, pos
         # Where it writes as one user, that is its own.
         mail = open_mail(settings, own_uid=os.geteuid())
         close = mail.close
-        handler = _Handler(mail, trusted, hooks.user_limits)
+        handler = _Handler(mail, trusted, hooks.user_limits, hooks.report)
     else:
         pool = hooks.agents()
         close = pool.close
-        handler = _AgentHandler(pool, settings, trusted)
+        handler = _AgentHandler(pool, settings, trusted, hooks.report)
     service = Service(
         handler=handler,
         settings=Settings(
@@ -90,6 +96,9 @@ def work(settings: ServeSettings, listeners: Sequence[Opened], hooks: Hooks, pos
             content_policy=settings.content.policy,
             extensions=STANDARD_EXTENSIONS | _FOR_OTHERS if trusted else STANDARD_EXTENSIONS,
             observer=observe([each(post) for each in hooks.observers]),
+            logs_refusals=not hooks.observers,
+            names_refusals=True,
+            around=hooks.around,
         ),
         listeners=[each.listener(presence) for each in listeners],
         max_connections=settings.limits.client_limit,
@@ -100,6 +109,8 @@ def work(settings: ServeSettings, listeners: Sequence[Opened], hooks: Hooks, pos
     _tune()
     run(settings.runtime, service)
     close()
+    for ended in hooks.ended:
+        ended()
 
 
 def _tune() -> None:
@@ -129,8 +140,10 @@ class _Trust:
 class _Handler(StoreHandler):
     """The store's."""
 
-    def __init__(self, mail: Mail, trusted: _Networks, limits: UserLimits | None) -> None:
-        super().__init__(mail.store, mail.users.locate, user_limits=limits)
+    def __init__(
+        self, mail: Mail, trusted: _Networks, limits: UserLimits | None, report: Report | None
+    ) -> None:
+        super().__init__(mail.store, mail.users.locate, user_limits=limits, report=report)
         self._trusts = _Trust(trusted)
 
     def trusts(self, session: Session, /) -> bool:
@@ -140,10 +153,13 @@ class _Handler(StoreHandler):
 class _AgentHandler(AgentHandler):
     """That of users' agents."""
 
-    def __init__(self, pool: AgentPool, settings: ServeSettings, trusted: _Networks) -> None:
+    def __init__(
+        self, pool: AgentPool, settings: ServeSettings, trusted: _Networks, report: Report | None
+    ) -> None:
         users = make_users(settings, own_uid=None)
         places = AgentPlaces(users, settings)
-        super().__init__(pool, places.locate, spool_directory=spool_directory(settings))
+        spool = spool_directory(settings)
+        super().__init__(pool, places.locate, spool_directory=spool, report=report)
         self._trusts = _Trust(trusted)
 
     def trusts(self, session: Session, /) -> bool:

@@ -197,6 +197,17 @@ def test_an_observer_sees_what_happens(tmp_path: Path) -> None:
     assert re.fullmatch(rf"{re.escape(name)} 21 octets in \d+\.\d{{3}} s", last)
 
 
+def test_a_conversation_can_be_wrapped(tmp_path: Path) -> None:
+    port = _free_port()
+    with _running("around", port, tmp_path) as process:
+        with _client(port, process) as client:
+            client.submit(None, [Recipient(address=parse_mailbox("a@example.org"))], [_CONTENT])
+        process.send_signal(signal.SIGTERM)
+        stdout, _ = process.communicate(timeout=20)
+    assert re.search(r"^\S+ < b'220 ", stdout)
+    assert re.search(r"^\S+ > b'LHLO ", stdout, re.MULTILINE)
+
+
 def test_the_store_is_a_handler(tmp_path: Path) -> None:
     alice, *others = _replies("store", tmp_path)
     assert alice.startswith("250 2.0.0 <alice@example.org> ")

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import re
 import signal
 from collections.abc import Iterator
 
@@ -168,4 +169,39 @@ def test_without_users_of_its_own_root_is_warned(site: Site, daemons: list[Daemo
     daemons.append(daemon)
     daemon.addresses(2)
     assert len(daemon.wait_for("everything runs as root: set user")) == 1
+    assert daemon.stop() == 0
+
+
+def test_a_log_file_is_the_workers_and_has_what_agents_say(
+    site: Site, daemons: list[Daemon]
+) -> None:
+    write_users(site)
+    settings = f'network_user = "{NETWORK_USER}"\nmail = "~/Maildir"\n' + SETTINGS + USERDB
+    daemon = Daemon(site, settings + '[log]\npath = "log"\n')
+    daemons.append(daemon)
+    address, _ = daemon.addresses(2)
+    log = site.path / "log"
+    assert log.stat().st_uid == NETWORK_UID_OF_USER
+    content = b"Message-ID: <1@x>\r\n\r\nx\r\n"
+    deliver(address, "u0@example.org", "u1+sub@example.org", content=content)
+    text = log.read_text()
+    assert re.search(r"lmtp\(u0\)<\d+><\S+>: msgid=<1@x>: saved mail to INBOX\n", text)
+    assert re.search(r"lmtp\(u1\)<\d+><\S+>: msgid=<1@x>: saved mail to sub\n", text)
+    # As logrotate does it.
+    log.rename(site.path / "log.1")
+    log.touch(0o600)
+    os.chown(log, NETWORK_UID_OF_USER, -1)
+    daemon.send_signal(signal.SIGUSR1)
+    tries = 0
+    while "saved mail" not in log.read_text():
+        deliver(address, "u0@example.org", content=content)
+        tries += 1
+        assert tries < 1000
+    # What an agent and the broker complain of gets there, too.
+    maildir = site.maildir("u2")
+    maildir.parent.mkdir(exist_ok=True)
+    maildir.write_text("no directory")
+    os.chown(maildir, FIRST_UID + 2, FIRST_UID + 2)
+    assert codes(address, "u2") == ["451"]
+    assert "agent of 'u2': mail of 'u2' cannot be stored" in log.read_text()
     assert daemon.stop() == 0

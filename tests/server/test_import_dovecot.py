@@ -294,7 +294,7 @@ def test_what_is_taken_over(text: str, path: str, value: object) -> None:
     ("text", "note"),
     [
         ("lmtp_proxy = yes", "lmtp_proxy: there is no proxy yet"),
-        ("lmtp_rawlog_dir = /tmp/x", "lmtp_rawlog_dir: there are no rawlogs yet"),
+        ("lmtp_rawlog_dir = /tmp/%u", "lmtp_rawlog_dir: '/tmp/%u': set log.rawlog_dir"),
         ("mail_location = mdbox:~/x", "mail in the format mdbox cannot be delivered to"),
         ("mail_location = maildir:/srv/x", "{user} is not in it"),
         ("mail_location = maildir:~/M:LAYOUT=fs", "LAYOUT=fs is not known here"),
