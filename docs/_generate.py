@@ -8,8 +8,9 @@ that way: a state without a place is an error. The lines between them draw thems
 import math
 import sys
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
+from itertools import groupby
 from pathlib import Path
 from typing import Final, TypedDict, cast
 
@@ -55,11 +56,18 @@ class Reason(TypedDict):
     differences: list[Difference]
 
 
+class ImportedReason(Reason):
+    """The same of our daemon with the imported settings of a Dovecot."""
+
+    configuration: str
+
+
 class Differences(TypedDict):
     """All differences from Dovecot, and the version of it that was asked."""
 
     dovecot: str
     reason: list[Reason]
+    imported: list[ImportedReason]
 
 
 def load(name: str) -> dict[str, list[Entry]]:
@@ -417,18 +425,35 @@ def dovecot_differences() -> str:
         ),
         "",
     ]
+    lines += _reasons(table["reason"], "##")
+    lines += ["## With imported settings", "", _IMPORTED, ""]
+    for name, reasons in groupby(table["imported"], key=lambda each: each["configuration"]):
+        lines += [f"### `{name}.conf`", "", *_reasons(list(reasons), "####")]
+    return "\n".join(lines)
+
+
+_IMPORTED: Final = (
+    "Our daemon with the settings that `lmtp-server config import-dovecot` makes of those of a"
+    " Dovecot, and that Dovecot. The configurations are those of `tests/differential/configured`,"
+    " with dialogues of their own; to the one like docker-mailserver's all dialogues are told. Only"
+    " what differs there and does not stand above is here."
+)
+
+
+def _reasons(reasons: Sequence[Reason], heading: str) -> list[str]:
+    lines = []
     above = ""
-    for reason in table["reason"]:
+    for reason in reasons:
         if reason["section"] != above:
             above = reason["section"]
-            lines += [f"## {above}", ""]
+            lines += [f"{heading} {above}", ""]
         lines += [reason["why"], "", "| dialogue | turn | Dovecot | ours |", "|---|---|---|---|"]
         lines += [
             _row(one["dialog"], f"`{one['turn']}`", _codes(one["dovecot"]), _codes(one["ours"]))
             for one in reason["differences"]
         ]
         lines.append("")
-    return "\n".join(lines)
+    return lines
 
 
 # --- the settings --------------------------------------------------------------------------------

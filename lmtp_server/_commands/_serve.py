@@ -117,6 +117,12 @@ class _Service:
             )
         except (PrivilegesError, OSError) as error:
             raise SettingsError([f"user: {error}"]) from error
+        if mode is Mode.ONE_USER:
+            # Now that this is the user who has to write there.
+            faults: list[str] = []
+            _prepare_root(mail_root(settings), None, faults)
+            if faults:
+                raise SettingsError(faults)
 
     def reload(self) -> Plan:
         """A plan from settings that are read anew. Raises PlanError."""

@@ -44,7 +44,6 @@ from mailstore import (
     FolderOptions,
     LineEnding,
     MaildirQuotas,
-    MaildirSink,
     MaildirStore,
     Quota,
     Report,
@@ -210,6 +209,29 @@ class _Maildir:
         return None if self._policy is None else self._quotas.of(_MAILDIR, self._policy)
 
 
+class _Users:
+    """Those who use the content of a message; the last one to release it closes it. There is one
+    from the beginning."""
+
+    def __init__(self, close: Callable[[], None]) -> None:
+        self._close = close
+        self._count = 1
+        self._lock = threading.Lock()
+
+    def add(self) -> None:
+        """One more."""
+        with self._lock:
+            self._count += 1
+
+    def release(self) -> None:
+        """One less."""
+        with self._lock:
+            self._count -= 1
+            last = not self._count
+        if last:
+            self._close()
+
+
 class _Agent:
     def __init__(self, channel: socket.socket, user: MailUser, options: AgentOptions) -> None:
         self._channel = channel
@@ -304,6 +326,7 @@ class _Agent:
                 transaction, {each.recipient: each.destination for each in wanted}
             )
             sink = maildir.handler.open(transaction)
+            users = _Users(sink.close)
             maildir.handler.disconnect(transaction.session)
             try:
                 for piece in pieces:
@@ -318,13 +341,14 @@ class _Agent:
                     elif callable(delivery):
                         jobs.append((number, recipient, delivery))
                     else:
-                        delivery.add_done_callback(partial(self._done, number, recipient, delivery))
+                        users.add()
+                        done = partial(self._done, number, recipient, delivery, users)
+                        delivery.add_done_callback(done)
             finally:
-                # The sink holds the content for those who have not had it yet.
                 if jobs:
-                    rest = partial(self._run, jobs, sink)
+                    rest = partial(self._run, jobs, users)
                 else:
-                    sink.close()
+                    users.release()
         except Exception as error:
             _report(self._user, error)
             for recipient, number in owed.items():
@@ -332,12 +356,18 @@ class _Agent:
         return rest
 
     def _done(
-        self, number: int, recipient: Recipient, pending: Pending[Reply], _same: object
+        self,
+        number: int,
+        recipient: Recipient,
+        pending: Pending[Reply],
+        users: "_Users",
+        _same: object,
     ) -> None:
+        users.release()
         self._reply(number, pending.result(), recipient)
 
     def _run(
-        self, jobs: "list[tuple[int, Recipient, Callable[[], Reply]]]", sink: MaildirSink
+        self, jobs: "list[tuple[int, Recipient, Callable[[], Reply]]]", users: "_Users"
     ) -> None:
         try:
             for number, recipient, job in jobs:
@@ -348,7 +378,7 @@ class _Agent:
                     reply = _failure(error, recipient)
                 self._reply(number, reply, recipient)
         finally:
-            sink.close()
+            users.release()
 
     def _check(self, packet: Packet) -> None:
         """Say whether a message would be let in now."""

@@ -127,10 +127,10 @@ def import_listeners(draft: Draft) -> None:
     networks = _networks(draft, "login_trusted_networks")
     proxies = _networks(draft, "haproxy_trusted_networks")
     unix = list(draft.service.find("unix_listener"))
-    if not any(each.argument.rpartition("/")[2] == "lmtp" for each in unix):
+    base = draft.take("base_dir") or _BASE_DIR
+    if not any(each.argument in {"lmtp", f"{base}/lmtp"} for each in unix):
         # doveconf does not tell of what is as it always is.
         unix.append(Section("unix_listener", "lmtp"))
-    base = draft.take("base_dir") or _BASE_DIR
     for section in unix:
         mode = section.get("mode") or "0666"
         if int(mode, 8) == 0 if re.fullmatch(r"0?[0-7]{1,4}", mode) else True:

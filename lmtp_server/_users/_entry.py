@@ -81,6 +81,8 @@ class UserEntry:
 
 def make_entry(user: str, fields: Fields) -> UserEntry:
     """The entry for what a directory says of `user`. Raises DirectoryError."""
+    if "tempfail" in fields:
+        raise DirectoryError("its entry has the field tempfail: mail has to wait")
     rest = dict(fields)
     name = rest.pop("user", "") or user
     home = rest.pop("home", "") or None

@@ -108,7 +108,7 @@ class Users:
         self._own_uid = own_uid
         self._detail_is_mailbox = detail_is_mailbox
         self._quota = quota
-        self._homes = _Homes()
+        self._homes = _Homes(seen_by_others=own_uid is None)
         # Recipients come back, and often what becomes of them never changes.
         self._found = lru_cache(maxsize=1024)(self._recall) if directory.constant else self._recall
 
@@ -208,9 +208,11 @@ class Users:
 
 class _Homes:
     """Homes that were looked at, for a while: links in a path, an automounter and a dead file
-    server are not for the thread of who serves."""
+    server are not for the thread of who serves. `seen_by_others`: who writes there may go where
+    this process may not."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, seen_by_others: bool) -> None:
+        self._seen_by_others = seen_by_others
         # By home and owner: until when, and the path without links. Oldest first.
         self._known: OrderedDict[tuple[str, int | None], tuple[float, str]] = OrderedDict()
 
@@ -229,6 +231,8 @@ class _Homes:
             # It is made with the first mail, where that may be.
             return real
         except OSError as error:
+            if self._seen_by_others and isinstance(error, PermissionError):
+                return real
             raise UserError(f"its home {home!a} cannot be looked at: {error.strerror}") from error
         if not stat.S_ISDIR(status.st_mode):
             raise UserError(f"its home {home!a} is no directory")

@@ -26,8 +26,7 @@ _LIST: Final = Path(__file__).parents[2] / "docs/dovecot-differences.toml"
 # Dialogues held at the same time: most of their time passes in waiting.
 _CONNECTIONS: Final = 16
 
-# Lines of a passwd-file: who is not in it is unknown. A quote is looked up as `\'`.
-_USERS: Final = (
+USERS: Final = (
     "postmaster::::::",
     *(
         f"{local_part}@example.org::::::"
@@ -41,6 +40,7 @@ _USERS: Final = (
     "later@example.org:::::::userdb_tempfail=yes",
     "oops@example.org:::::::userdb_tempfail=yes",
 )
+"""Lines of a passwd-file: who is not in it is unknown. A quote is looked up as `\\'`."""
 
 # The only limit of a message's size that Dovecot 2.3 has is that of the quota.
 _SETTINGS: Final = f"""
@@ -83,18 +83,23 @@ class Listed:
     """Where the reason for each is found."""
 
 
-def listed() -> Listed:
-    """Read the list. Raises ValueError for a turn that stands in it twice."""
+def listed(configuration: str | None = None) -> Listed:
+    """Read the list: that of the dialogues' server, or that of our daemon with the imported
+    settings of `tests/differential/configured/CONFIGURATION.conf`. Raises ValueError for a turn
+    that stands in it twice."""
     table = tomllib.loads(_LIST.read_text(encoding="utf-8"))
+    reasons = table["reason"]
+    if configuration is not None:
+        reasons = [each for each in table["imported"] if each["configuration"] == configuration]
     sections: dict[Difference, str] = {}
-    for reason in table["reason"]:
+    for reason in reasons:
         for row in reason["differences"]:
             found = Difference(
                 row["dialog"], row["turn"], tuple(row["dovecot"]), tuple(row["ours"])
             )
             sections[found] = reason["section"]
     turns = [(difference.dialog, difference.turn) for difference in sections]
-    if len(set(turns)) != sum(len(reason["differences"]) for reason in table["reason"]):
+    if len(set(turns)) != sum(len(reason["differences"]) for reason in reasons):
         raise ValueError(f"a turn stands in {_LIST.name} twice")
     return Listed(table["dovecot"], sections)
 
@@ -116,28 +121,46 @@ def our_server(settings: Settings = SETTINGS) -> Iterator[str]:
 @contextmanager
 def dovecot_server() -> Iterator[str]:
     """Run Dovecot; where it listens, HOST:PORT."""
-    with PrivateDovecot(users=_USERS, settings=_SETTINGS) as dovecot:
+    with PrivateDovecot(users=USERS, settings=_SETTINGS) as dovecot:
         yield dovecot.lmtp_address
 
 
 def compare(
-    ours: str, other: str, known: Sequence[Difference] = (), *, quiet: float = 0.0
+    ours: str,
+    other: str,
+    known: Sequence[Difference] = (),
+    *,
+    alike: Sequence[Difference] = (),
+    quiet: float = 0.0,
+    told: Sequence[Dialog] | None = None,
 ) -> list[Difference]:
-    """Tell all dialogues to two servers and return where their codes differ.
+    """Tell dialogues to two servers and return where their codes differ.
 
     Args:
         ours: Where our server listens, HOST:PORT.
         other: Where the other does, Dovecot or another of ours.
         known: Differences that are awaited; elsewhere the codes should be the same.
+        alike: Turns in which both are awaited to say what Dovecot says there.
         quiet: Seconds to wait in each turn for replies beyond those awaited. Without it differences
             are found as well, but one that is not known may be seen some turns too late.
+        told: The dialogues; by default all of tests/dialogs.
     """
-    counts = {(one.dialog, one.turn): len(one.dovecot) for one in known}
+    counts = {(one.dialog, one.turn): len(one.dovecot) for one in (*alike, *known)}
+    our_counts = {(one.dialog, one.turn): len(one.dovecot) for one in alike}
+    our_counts |= {(one.dialog, one.turn): len(one.ours) for one in known}
 
     def differences(dialog: Dialog) -> list[Difference]:
         turns = [name(number, turn) for number, turn in enumerate(dialog.turns, 1)]
         usual = [awaited(turn) for turn in dialog.turns]
-        reference = replay(ours, dialog, usual)
+        reference = replay(
+            ours,
+            dialog,
+            [
+                our_counts.get((dialog.name, turn), count)
+                for turn, count in zip(turns, usual, strict=True)
+            ],
+            quiet=quiet,
+        )
         said = replay(
             other,
             dialog,
@@ -155,4 +178,8 @@ def compare(
         ]
 
     with ThreadPoolExecutor(_CONNECTIONS) as pool:
-        return [one for found in pool.map(differences, dialogs()) for one in found]
+        return [
+            one
+            for found in pool.map(differences, dialogs() if told is None else told)
+            for one in found
+        ]

@@ -1,13 +1,16 @@
-"""`python -m tests.faults calls|kill|reload|workers|power`: what takes too long for every change.
+"""`python -m tests.faults COMMAND`: what takes too long for every change.
 
 calls    every system call of a delivery, made to fail in every way
 kill     kill -9 of the whole daemon under load
 reload   SIGHUP under load
-workers  kill -9 of workers under load
+workers  kill -9 of workers under load, or SIGSTOP
+agents   kill -9 of users' agents under load; needs root
+broker   kill -9 of the broker under load; needs root
 power    cut the power of a file system under load; needs root and loop devices
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -18,7 +21,14 @@ from mailstore import Sync
 from tests.faults import call_faults
 from tests.faults.daemon_kill import kill_rounds
 from tests.faults.power import FILE_SYSTEMS, cut_power
-from tests.faults.worker_faults import reload_rounds, worker_rounds
+from tests.faults.worker_faults import (
+    Mode,
+    Tally,
+    agent_rounds,
+    broker_rounds,
+    reload_rounds,
+    worker_rounds,
+)
 
 _CONTROL_ROUNDS = 5
 
@@ -37,10 +47,20 @@ def main() -> int:
     kill = commands.add_parser("kill")
     kill.add_argument("--rounds", type=int, default=200, metavar="N")
     kill.add_argument("--runtime", help="of the daemon; its own choice by default")
-    for name in ("reload", "workers"):
+    for name in ("reload", "workers", "agents", "broker"):
         command = commands.add_parser(name)
         command.add_argument("--rounds", type=int, default=100, metavar="N")
         command.add_argument("--runtime", help="of the daemon; its own choice by default")
+        if name in ("reload", "workers"):
+            command.add_argument(
+                "--mode",
+                type=Mode,
+                choices=list(Mode),
+                default=Mode.PLAIN,
+                help="who writes the mail; all but plain need root",
+            )
+        if name == "workers":
+            command.add_argument("--stop", action="store_true", help="SIGSTOP in place of SIGKILL")
     power = commands.add_parser("power")
     power.add_argument("--rounds", type=int, default=50, metavar="N", help="for each file system")
     power.add_argument("--file-system", choices=FILE_SYSTEMS, help="cut the power of this alone")
@@ -51,6 +71,12 @@ def main() -> int:
         "kill": _kill,
         "reload": _reload,
         "workers": _workers,
+        "agents": lambda folder, arguments: _tell(
+            agent_rounds(folder, arguments.runtime, arguments.rounds)
+        ),
+        "broker": lambda folder, arguments: _tell(
+            broker_rounds(folder, arguments.runtime, arguments.rounds)
+        ),
         "power": _power,
     }
     with tempfile.TemporaryDirectory(prefix="lmtp-", dir=arguments.folder) as folder:
@@ -87,12 +113,16 @@ def _kill(folder: Path, arguments: argparse.Namespace) -> int:
 
 
 def _reload(folder: Path, arguments: argparse.Namespace) -> int:
-    sys.stdout.write(f"{reload_rounds(folder, arguments.runtime, arguments.rounds)}\n")
-    return 0
+    return _tell(reload_rounds(folder, arguments.runtime, arguments.rounds, arguments.mode))
 
 
 def _workers(folder: Path, arguments: argparse.Namespace) -> int:
-    sys.stdout.write(f"{worker_rounds(folder, arguments.runtime, arguments.rounds)}\n")
+    number = signal.SIGSTOP if arguments.stop else signal.SIGKILL
+    return _tell(worker_rounds(folder, arguments.runtime, arguments.rounds, arguments.mode, number))
+
+
+def _tell(tally: Tally) -> int:
+    sys.stdout.write(f"{tally}\n")
     return 0
 
 

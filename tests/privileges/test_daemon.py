@@ -164,6 +164,17 @@ def test_nobody_who_must_not_serve_does(
     assert fault in daemon.stderr
 
 
+def test_a_mail_root_that_the_one_user_cannot_write_to_is_told_at_the_start(
+    site: Site, daemons: list[Daemon]
+) -> None:
+    (site.path / "mail").mkdir(mode=0o755)
+    settings = f'user = "{NETWORK_USER}"\nmail = "SITE/mail/{{user}}"\n' + SETTINGS
+    daemon = Daemon(site, settings)
+    daemons.append(daemon)
+    assert daemon.wait() == os.EX_CONFIG
+    assert f"mail: cannot keep mail in '{site.path}/mail': Permission denied" in daemon.stderr
+
+
 def test_without_users_of_its_own_root_is_warned(site: Site, daemons: list[Daemon]) -> None:
     daemon = Daemon(site, SETTINGS)
     daemons.append(daemon)

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from lmtp_blocking import Client
 from lmtp_proto import Recipient, Reply, parse_mailbox
@@ -171,6 +172,18 @@ def test_large_messages_reach_every_user_whole(site: Site, start: Start) -> None
         assert stored.endswith(b"\nSubject: x\n\n" + body.replace(b"\r\n", b"\n"))
         assert stored.count(b"Return-Path:") == 1
     assert list((site.path / "spool").iterdir()) == []
+
+
+def test_large_messages_for_one_user_at_a_time_are_all_stored(site: Site, start: Start) -> None:
+    # Those that wait for their turn in the Maildir still have their content then.
+    site.settings["workers"] = 1
+    started = start("program")
+    content = b"Subject: x\r\n\r\n" + b"0123456789abcdef" * 60 * 1024
+    with ThreadPoolExecutor(8) as pool:
+        said = [pool.submit(codes, started, "u0", content=content * 3) for _ in range(24)]
+        assert [each.result() for each in said] == [[250]] * 24
+    assert len(site.mail("u0")) == 24
+    assert len({path.stat().st_size for path in site.mail("u0")}) == 1
 
 
 def test_hundreds_of_recipients_of_one_user_get_one_copy(site: Site, start: Start) -> None:

@@ -83,7 +83,8 @@ class Peer:
         """Begin a transaction, up to the 354."""
         assert self.say("MAIL FROM:<sender@example.test>").startswith("250 ")
         for recipient in recipients:
-            assert self.say(f"RCPT TO:<{recipient}>").startswith("250 ")
+            reply = self.say(f"RCPT TO:<{recipient}>")
+            assert reply.startswith("250 "), reply
         assert self.say("DATA").startswith("354 ")
 
     def read_to_end(self) -> bytes:

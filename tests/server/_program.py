@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.server._forks import Forks
@@ -40,10 +41,13 @@ def run(*arguments: str, cwd: Path, stdin: bytes = b"") -> subprocess.CompletedP
 class Program:
     """A running `lmtp-server serve`, in a process group of its own."""
 
-    def __init__(self, *arguments: str, cwd: Path, stderr: int | None = None) -> None:
-        """Start it; `stderr` is a terminal to write to, if it is to have one."""
+    def __init__(
+        self, *arguments: str, cwd: Path, stderr: int | None = None, prefix: Sequence[str] = ()
+    ) -> None:
+        """Start it; `stderr` is a terminal to write to, if it is to have one, and `prefix` a
+        command that becomes the command behind it."""
         self._process = subprocess.Popen(
-            [*COMMAND, "serve", *arguments],
+            [*prefix, *COMMAND, "serve", *arguments],
             cwd=cwd,
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE if stderr is None else stderr,

@@ -47,6 +47,7 @@ def test_passwd_file(start: Start, folder: Path) -> None:
         f"away@example.org:::::{folder}/homes/away::userdb_mail=maildir:{folder}/far/%d/%n\n"
         f"alias@example.org:::::{folder}/homes/joe::user=joe@example.org\n"
         f"bare@example.org::::::\n"
+        f"wait@example.org:::::{folder}/homes/joe::userdb_tempfail=yes\n"
         f"trap@example.org:::::{folder}/trap::\n"
         "broken@example.org:x:many:many::/\n"
         "root@example.org:x:0:0::/root\n"
@@ -67,9 +68,9 @@ def test_passwd_file(start: Start, folder: Path) -> None:
     assert deliver(address, "trap@example.org")[0].startswith("451 4.3.0 ")
     with Peer(address) as peer:
         peer.greet()
-        asked = ["joe", "alias", "nobody", "bare", "broken", "root"]
+        asked = ["joe", "alias", "nobody", "bare", "wait", "broken", "root"]
         found = _rcpt(peer, *(f"{user}@example.org" for user in asked))
-        assert found == ["552 5.2.2", _YES, _NO, _LATER, _LATER, _LATER]
+        assert found == ["552 5.2.2", _YES, _NO, *[_LATER] * 4]
         assert _rcpt(peer, "joe@example.net") == [_NO]
         with users.open("a") as file:
             file.write(f"nobody@example.org:::::{folder}/homes/nobody\n")
@@ -80,8 +81,8 @@ def test_passwd_file(start: Start, folder: Path) -> None:
         assert peer.say("RCPT TO:<a!b@example.org>") == (
             "550 5.1.1 <a!b@example.org> User doesn't exist: a!b@example.org"
         )
-    program.wait_for(r"line 6, user 'broken@example.org': there is no user 'many'")
-    program.wait_for("line 7, user 'root@example.org': its UID or GID is 0")
+    program.wait_for(r"line 7, user 'broken@example.org': there is no user 'many'")
+    program.wait_for("line 8, user 'root@example.org': its UID or GID is 0")
     program.wait_for("user 'bare@example.org': it has no home")
     assert program.stop() == 0
     assert "Traceback" not in program.stderr
