@@ -63,17 +63,23 @@ def valid_ids(settings: ServeSettings) -> ValidIds:
     )
 
 
+def agent_options(settings: ServeSettings) -> AgentOptions:
+    """What all agents have in common."""
+    return AgentOptions(
+        hostname=settings.hostname,
+        sync=settings.sync,
+        line_ending=settings.line_ending,
+        folders=settings.folders,
+        trace=settings.trace.options,
+        retries=settings.retries.options,
+        reports=True,
+    )
+
+
 def broker_options(settings: ServeSettings) -> BrokerOptions:
     """What broker and agents have and may do."""
     return BrokerOptions(
-        agent=AgentOptions(
-            hostname=settings.hostname,
-            sync=settings.sync,
-            line_ending=settings.line_ending,
-            folders=settings.folders,
-            trace=settings.trace.options,
-            reports=True,
-        ),
+        agent=agent_options(settings),
         valid_ids=valid_ids(settings),
         confinement=Confinement(execute=bool(settings.quota.warnings)),
         # At a reload there are the workers of two plans.

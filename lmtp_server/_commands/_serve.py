@@ -18,10 +18,23 @@ from functools import cache, partial
 from typing import Final
 
 from lmtp_server import _mail_root, _privileges
-from lmtp_server._agents import AGENTS_OF_A_WORKER, broker_options, make_lookup, valid_ids
+from lmtp_server._agents import (
+    AGENTS_OF_A_WORKER,
+    agent_options,
+    broker_options,
+    make_lookup,
+    valid_ids,
+)
 from lmtp_server._components import mail_root
 from lmtp_server._logs import DeliveryLog, LineFormat, Log, Logs, Rawlogs
-from lmtp_server._privileges import Capability, Mode, PrivilegesError, Settled
+from lmtp_server._privileges import (
+    AgentOptions,
+    Capability,
+    Lookup,
+    Mode,
+    PrivilegesError,
+    Settled,
+)
 from lmtp_server._settings import ListenerTable, ServeSettings, SettingsError
 from lmtp_server._settings._tls import TlsTable
 from lmtp_server._settings._worker_rules import WorkerTable
@@ -110,7 +123,7 @@ class _Service:
                 self._privileges,
                 lookup=make_lookup(settings) if mode is Mode.BROKER else None,
                 options=replace(broker_options(settings), log_files=self.logs.descriptors()),
-                reload=lambda: make_lookup(self._read()),
+                reload=self._reload_agents,
                 load=lambda: load(settings.runtime),
                 # For listeners that a reload adds.
                 keep=[Capability.NET_BIND_SERVICE],
@@ -133,6 +146,10 @@ class _Service:
             return self.plan(settings)
         except SettingsError as error:
             raise PlanError(error.faults) from error
+
+    def _reload_agents(self) -> tuple[Lookup, AgentOptions]:
+        settings = self._read()
+        return make_lookup(settings), agent_options(settings)
 
     def plan(self, settings: ServeSettings) -> Plan:
         """A plan for `settings`; its listeners listen and the mail root is there. Raises

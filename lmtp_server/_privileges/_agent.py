@@ -47,6 +47,7 @@ from mailstore import (
     MaildirStore,
     Quota,
     Report,
+    RetryOptions,
     StoreHandler,
     Sync,
     TraceOptions,
@@ -82,6 +83,7 @@ class AgentOptions:
     line_ending: LineEnding = LineEnding.LF
     folders: FolderOptions = field(default_factory=FolderOptions)
     trace: TraceOptions = field(default_factory=TraceOptions)
+    retries: RetryOptions | None = None
     memory: int = 1 << 30
     """Octets of address space that an agent may have."""
     reports: bool = False
@@ -173,9 +175,10 @@ class _Maildir:
             spool_threshold=_IN_MEMORY,
             folders=options.folders,
             trace=options.trace,
+            retries=options.retries,
         )
         self._status = os.stat(user.mail)
-        self._quotas = MaildirQuotas(user.mail)
+        self._quotas = MaildirQuotas(user.mail, sync=options.sync)
         self._destinations: dict[Recipient, Destination] = {}
         self.handler = StoreHandler(
             self.store, self._destinations.__getitem__, quota=self._quota, report=report
@@ -484,8 +487,11 @@ def _session(packet: Packet) -> Session:
 
 def _mail(packet: Packet) -> Mail:
     sender = packet.optional_text("reverse_path")
+    parameters = MailParameters(envid=packet.optional_text("envid"))
     try:
-        return Mail(reverse_path=None if sender is None else parse_mailbox(sender))
+        return Mail(
+            reverse_path=None if sender is None else parse_mailbox(sender), parameters=parameters
+        )
     except PathError as error:
         raise PacketError(f"a reverse-path that cannot be: {error}") from None
 

@@ -20,7 +20,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NoReturn
 
 from ._agent import AgentOptions, run_agent
@@ -71,6 +71,10 @@ class BrokerOptions:
     """Seconds that an agent may take to end once its worker has no more use for it."""
 
 
+Reload = Callable[[], tuple[Lookup, AgentOptions]]
+"""Reads anew who the users are, and what the agents that are started from then on have."""
+
+
 @dataclass(slots=True)
 class _Agent:
     """An agent that was started. `kill_at` is set when it is to end."""
@@ -85,7 +89,7 @@ class _Agent:
 class Broker:
     """The broker's side of `control`, the channel to the supervisor.
 
-    `lookup` is the directory, `reload`, if there is one, makes it anew.
+    `lookup` is the directory; `reload`, if there is one, makes it anew, and the options of agents.
     """
 
     def __init__(
@@ -93,7 +97,7 @@ class Broker:
         control: socket.socket,
         lookup: Lookup,
         options: BrokerOptions,
-        reload: Callable[[], Lookup] | None = None,
+        reload: Reload | None = None,
     ) -> None:
         self._control = control
         self._lookup = lookup
@@ -171,9 +175,11 @@ class Broker:
             self._selector.register(channel, selectors.EVENT_READ, self._hear_worker)
         elif message == b"reload" and self._reload is not None:
             try:
-                self._lookup = self._reload()
+                self._lookup, agent = self._reload()
             except Exception as error:
-                _logger.error("the broker keeps the users it had: %s", error)
+                _logger.error("the broker keeps the settings it had: %s", error)
+            else:
+                self._options = replace(self._options, agent=agent)
         elif not message:
             self._selector.unregister(control)
             control.close()
@@ -365,7 +371,7 @@ class BrokerProcess:
 
 
 def start_broker(
-    lookup: Lookup, options: BrokerOptions, *, reload: Callable[[], Lookup] | None = None
+    lookup: Lookup, options: BrokerOptions, *, reload: Reload | None = None
 ) -> BrokerProcess:
     """Fork the broker. The caller is root, has one thread, and drops its privileges next.
 
@@ -396,7 +402,7 @@ def _become_broker(
     control: socket.socket,
     lookup: Lookup,
     options: BrokerOptions,
-    reload: Callable[[], Lookup] | None,
+    reload: Reload | None,
 ) -> NoReturn:
     status = os.EX_SOFTWARE
     try:

@@ -7,7 +7,7 @@ longer root; a worker that `confine` lets go on can gain nothing.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ._broker import BrokerOptions, BrokerProcess, start_broker
+from ._broker import BrokerOptions, BrokerProcess, Reload, start_broker
 from ._drop import drop, harden
 from ._identity import PrivilegesError
 from ._plan import Mode, Plan
@@ -55,7 +55,7 @@ def settle(
     *,
     lookup: Lookup | None = None,
     options: BrokerOptions | None = None,
-    reload: Callable[[], Lookup] | None = None,
+    reload: Reload | None = None,
     load: Callable[[], object] = lambda: None,
     keep: Iterable[int] = (),
 ) -> Settled:

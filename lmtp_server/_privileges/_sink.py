@@ -222,6 +222,7 @@ class AgentSink:
                     "lhlo_domain": session.lhlo_domain,
                     "tls": session.tls,
                     "reverse_path": None if reverse_path is None else str(reverse_path),
+                    "envid": transaction.mail.parameters.envid,
                     "count": len(transaction.recipients),
                     "recipients": items,
                 },

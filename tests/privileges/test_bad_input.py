@@ -107,7 +107,7 @@ def test_files_that_the_networks_user_can_read_no_more(site: Site) -> None:
         os.utime(site.path / "passwd", (1, 1))
         with pytest.raises(AssertionError):
             deliver(unix, "u0@example.org")
-        daemon.wait_for(r"refused <u0@example.org>: 451 4.3.0")
+        daemon.wait_for(r"lmtp\(u0@example.org\).*: refused: 451 4.3.0")
         daemon.wait_for(r"ERROR.*passwd.*Permission denied")
         (site.path / "passwd").chmod(0o644)
         os.utime(site.path / "passwd")

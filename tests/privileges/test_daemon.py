@@ -116,6 +116,25 @@ def test_each_users_mail_is_its_own_and_root_reads_no_network(
     assert of_session(daemon.pid) == []
 
 
+def test_agents_are_as_the_settings_say_after_a_reload_too(
+    site: Site, daemons: list[Daemon]
+) -> None:
+    write_users(site)
+    settings = f'network_user = "{NETWORK_USER}"\nmail = "~/Maildir"\n' + SETTINGS + USERDB
+    daemon = Daemon(site, settings)
+    daemons.append(daemon)
+    address, _ = daemon.addresses(2)
+    for _ in range(2):
+        assert codes(address, "u0") == ["250"]
+    daemon.write(site, "retries.recognise = true\n" + settings)
+    daemon.send_signal(signal.SIGHUP)
+    daemon.wait_for("reloaded")
+    for _ in range(2):
+        assert codes(address, "u0") == ["250"]
+    assert len(list((site.maildir("u0") / "new").iterdir())) == 3
+    assert daemon.stop() == 0
+
+
 def test_one_user_has_all_mail(site: Site, daemons: list[Daemon]) -> None:
     settings = f'user = "{NETWORK_USER}"\nmail = "SITE/mail/{{user}}"\n' + SETTINGS
     daemon = Daemon(site, settings)
