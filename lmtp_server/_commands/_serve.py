@@ -200,6 +200,13 @@ def _plan_privileges(settings: ServeSettings) -> _privileges.Plan:
         )
     except PrivilegesError as error:
         raise SettingsError([f"user: {error}"]) from error
+    if plan.mode is Mode.BROKER and settings.quota.backend == "redis":
+        fault = (
+            "quota.backend: agents, which write each user's mail, have no network and count in its"
+            " Maildir: set backend = 'maildirsize', or user, who has all mail"
+        )
+        raise SettingsError([fault])
+    return plan
 
 
 def _prepare_root(

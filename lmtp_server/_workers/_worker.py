@@ -79,7 +79,7 @@ def work(settings: ServeSettings, listeners: Sequence[Opened], hooks: Hooks, pos
     else:
         pool = hooks.agents()
         close = pool.close
-        handler = _AgentHandler(pool, settings, trusted)
+        handler = _AgentHandler(pool, settings, trusted, hooks.user_limits)
     service = Service(
         handler=handler,
         settings=Settings(
@@ -140,10 +140,21 @@ class _Handler(StoreHandler):
 class _AgentHandler(AgentHandler):
     """That of users' agents."""
 
-    def __init__(self, pool: AgentPool, settings: ServeSettings, trusted: _Networks) -> None:
+    def __init__(
+        self,
+        pool: AgentPool,
+        settings: ServeSettings,
+        trusted: _Networks,
+        limits: UserLimits | None,
+    ) -> None:
         users = make_users(settings, own_uid=None)
         places = AgentPlaces(users, settings)
-        super().__init__(pool, places.locate, spool_directory=spool_directory(settings))
+        super().__init__(
+            pool,
+            places.locate,
+            spool_directory=spool_directory(settings),
+            user_limits=limits,
+        )
         self._trusts = _Trust(trusted)
 
     def trusts(self, session: Session, /) -> bool:
