@@ -471,9 +471,9 @@ lmtp-server: lmtp.toml:3: listener[0].tls: 'on' is not allowed; allowed is off, 
 lmtp-server: lmtp.toml:8: trace.recieved: there is no such setting; is it received?
 ```
 
-`lmtp-server config check` says the same without starting anything, `lmtp-server config show`
-prints what is in effect, with `--diff` what differs from the defaults, and [`lmtp-server config
-import-dovecot`](#from-dovecot) makes a file of Dovecot's settings.
+`lmtp-server config check` says the same without starting anything, and whether the certificates can
+be used; `lmtp-server config show` prints what is in effect, with `--diff` what differs from the
+defaults, and [`lmtp-server config import-dovecot`](#from-dovecot) makes a file of those of Dovecot.
 
 Sizes are octets, or texts with K, M, G, T such as `"50M"`. Times are seconds, or texts such as
 `"5m"`, `"1h"`. Paths may be relative to where the server is started.

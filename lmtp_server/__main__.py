@@ -232,7 +232,8 @@ def _add_config_command(commands: "argparse._SubParsersAction[_Parser]") -> None
     check = actions.add_parser(
         "check",
         help="say all that is wrong with the settings",
-        description="Says all that is wrong with the settings, a line for each fault.",
+        description="Says all that is wrong with the settings and the certificates that they"
+        " name, a line for each fault.",
         epilog="Exit codes: 0 nothing, 78 something is wrong.",
         allow_abbrev=False,
     )
@@ -335,7 +336,10 @@ def _config(arguments: dict[str, Any], faults: list[str]) -> int:
         settings = read_settings({}, arguments["config"], faults)
     except SettingsError as error:
         return _refuse(error.faults)
-    return _config.show(settings, diff=arguments["diff"]) if action == "show" else os.EX_OK
+    if action == "show":
+        return _config.show(settings, diff=arguments["diff"])
+    found = _config.check(settings)
+    return _refuse(found) if found else os.EX_OK
 
 
 def _usage_code(argv: Sequence[str]) -> int:

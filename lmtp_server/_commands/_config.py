@@ -1,11 +1,13 @@
-"""The command `config`: shows settings, and makes them from Dovecot's.
+"""The command `config`: checks and shows settings, and makes them from Dovecot's.
 
 The invariant: what goes to standard output is a settings file; all that is for people goes to
 standard error.
 """
 
 import os
+import ssl
 import sys
+import time
 
 from lmtp_server._settings import (
     DovecotError,
@@ -13,6 +15,29 @@ from lmtp_server._settings import (
     import_doveconf,
     show_settings,
 )
+
+
+def check(settings: ServeSettings) -> list[str]:
+    """What is wrong with the files that `settings` name."""
+    # Not for the other commands, which need nothing of it.
+    from lmtp_server._workers import explain, open_certificates
+
+    from ._tls_files import tls_files
+
+    faults: list[str] = []
+    for table in settings.listeners:
+        files = tls_files(settings.tls, table)
+        if files is None:
+            continue
+        try:
+            expire_at = open_certificates(files).expire_at
+        except (OSError, ssl.SSLError) as error:
+            faults.append(explain(error, files))
+        else:
+            if expire_at <= time.time():
+                faults.append(f"a certificate in {files.certificate} has expired")
+    # Listeners have certificates in common.
+    return list(dict.fromkeys(faults))
 
 
 def show(settings: ServeSettings, *, diff: bool) -> int:

@@ -10,7 +10,6 @@ import os
 import pwd
 import resource
 import shlex
-import ssl
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,7 +35,6 @@ from lmtp_server._privileges import (
     Settled,
 )
 from lmtp_server._settings import ListenerTable, ServeSettings, SettingsError
-from lmtp_server._settings._tls import TlsTable
 from lmtp_server._settings._worker_rules import WorkerTable
 from lmtp_server._workers import (
     ListenerPlan,
@@ -48,7 +46,6 @@ from lmtp_server._workers import (
     Rules,
     Sockets,
     Supervisor,
-    TlsFiles,
     load,
     missing,
 )
@@ -56,9 +53,9 @@ from lmtp_server._workers._worker import Hooks, work
 from lmtp_sockets import activated_sockets
 from mailstore import UserLimits
 
-_logger: Final = logging.getLogger("lmtp_server")
+from ._tls_files import tls_files
 
-_VERSIONS: Final = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
+_logger: Final = logging.getLogger("lmtp_server")
 
 
 def serve(read: Callable[[], ServeSettings]) -> int:
@@ -232,7 +229,7 @@ def _plan_privileges(settings: ServeSettings) -> _privileges.Plan:
         # Nobody has a uid: all mail is that of whoever has started this.
         return _privileges.Plan(Mode.UNCHANGED)
     try:
-        return _privileges.plan(
+        plan = _privileges.plan(
             user=settings.user,
             group=settings.group,
             network_user=settings.network_user,
@@ -240,6 +237,13 @@ def _plan_privileges(settings: ServeSettings) -> _privileges.Plan:
         )
     except PrivilegesError as error:
         raise SettingsError([f"user: {error}"]) from error
+    if plan.mode is Mode.BROKER and settings.quota.backend == "redis":
+        fault = (
+            "quota.backend: agents, which write each user's mail, have no network and count in its"
+            " Maildir: set backend = 'maildirsize', or user, who has all mail"
+        )
+        raise SettingsError([fault])
+    return plan
 
 
 def _prepare_root(
@@ -277,7 +281,7 @@ def _listener_plan(settings: ServeSettings, table: ListenerTable) -> ListenerPla
         mode=table.mode,
         owner=None if table.user is None else _id(table.user, "user", _uid),
         group=None if table.group is None else _id(table.group, "group", _gid),
-        tls=None if table.tls == "off" else _tls_files(settings.tls, table),
+        tls=tls_files(settings.tls, table),
         implicit_tls=table.tls == "implicit",
         proxies=[network.value for network in table.proxy_networks],
         trusted=[network.value for network in table.trusted_networks],
@@ -301,21 +305,6 @@ def _id(name: str, kind: str, look_up: Callable[[str], int]) -> int:
         return look_up(name)
     except KeyError:
         raise KeyError(f"there is no {kind} {name!r}") from None
-
-
-def _tls_files(tls: TlsTable, table: ListenerTable) -> TlsFiles:
-    """The certificates of a listener: its own, or those of all."""
-    own = table.certificate is not None
-    certificate = table.certificate or tls.certificate
-    assert certificate is not None, "the settings have been validated"
-    return TlsFiles(
-        certificate=certificate,
-        key=table.key if own else tls.key,
-        names={name: (each.certificate, each.key) for name, each in tls.sni.items()},
-        minimum_version=_VERSIONS[tls.minimum_version],
-        client_ca=tls.client_ca,
-        client_certificate_required=tls.verify,
-    )
 
 
 def _rules(table: WorkerTable) -> Rules:

@@ -5,6 +5,7 @@ cannot be had. What reached an agent is stored once for each destination, whatev
 """
 
 import logging
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from functools import partial
 from typing import Final
 
 from lmtp_proto import Answer, Handler, Mail, Recipient, Reply, Session, Transaction
-from mailstore import Report
+from mailstore import Report, UserLimits
 
 from ._content import Content
 from ._packets import encode
@@ -48,7 +49,8 @@ to, it gives a job that decides."""
 class AgentHandler(Handler):
     """Accepts the recipients that `locate` knows and delivers by the agents of `pool`.
 
-    Messages above 64 KiB wait in unnamed files in `spool_directory`. `report` is told how each
+    Messages above 64 KiB wait in unnamed files in `spool_directory`. `user_limits` count a message
+    once for each of its users, as long as `mailstore.StoreHandler` does. `report` is told how each
     delivery went, if agents say so.
     """
 
@@ -58,18 +60,21 @@ class AgentHandler(Handler):
         locate: Locate,
         *,
         spool_directory: str,
+        user_limits: UserLimits | None = None,
         report: Report | None = None,
     ) -> None:
         self._pool = pool
         self._report = report
         self._locate = locate
         self._spool_directory = spool_directory
-        # The recipients of the transaction in progress, for each session.
-        self._places: dict[Session, dict[Recipient, UserMailbox]] = {}
+        self._user_limits = user_limits
+        # The transaction in progress, for each session.
+        self._accepted: dict[Session, _Accepted] = {}
 
     def mail(self, session: Session, _mail: Mail, /) -> None:
         """A transaction begins; nothing is left of the one before."""
-        self._places[session] = {}
+        self.disconnect(session)
+        self._accepted[session] = _Accepted(self._user_limits)
 
     def rcpt(self, transaction: Transaction, recipient: Recipient, /) -> Answer[Reply | None]:
         """Accept the recipient if there is a place for its mail, and room."""
@@ -89,11 +94,14 @@ class AgentHandler(Handler):
     ) -> "Reply | Future[Reply] | None":
         if isinstance(place, Reply):
             return place
-        places = self._places.get(transaction.session)
-        if places is None:
+        accepted = self._accepted.get(transaction.session)
+        if accepted is None:
             # The client has gone while the place was looked for.
             return None
-        places[recipient] = place
+        if not accepted.hold(place.user):
+            text = f"<{recipient}> Too many concurrent deliveries for user"
+            return Reply(451, text, enhanced="4.3.0")
+        accepted.places[recipient] = place
         if not place.has_quota or recipient.parameters.ignore_quota:
             return None
         due = Due(recipient)
@@ -110,12 +118,44 @@ class AgentHandler(Handler):
 
     def open(self, transaction: Transaction, /) -> "AgentSink":
         """The content goes to the agents of those it is for."""
-        places = self._places[transaction.session]
-        return AgentSink(self._pool, transaction, places, self._spool_directory, self._report)
+        accepted = self._accepted[transaction.session]
+        return AgentSink(self._pool, transaction, accepted, self._spool_directory, self._report)
 
     def disconnect(self, session: Session, /) -> None:
         """Forget the session."""
-        self._places.pop(session, None)
+        accepted = self._accepted.pop(session, None)
+        if accepted is not None:
+            accepted.release()
+
+
+class _Accepted:
+    """The recipients of a transaction so far, and the users for whom it counts."""
+
+    def __init__(self, limits: UserLimits | None) -> None:
+        self.places: dict[Recipient, UserMailbox] = {}
+        self._limits = limits
+        self._held: set[str] = set()
+        self._over = False
+        # Recipients are looked for in threads, and a session may end meanwhile.
+        self._lock = threading.Lock()
+
+    def hold(self, user: str) -> bool:
+        """Count it for `user`; False where there are too many already."""
+        with self._lock:
+            if self._limits is None or self._over or user in self._held:
+                return True
+            if not self._limits.acquire(user):
+                return False
+            self._held.add(user)
+            return True
+
+    def release(self) -> None:
+        """Count it no more."""
+        with self._lock:
+            self._over = True
+            while self._held:
+                assert self._limits is not None
+                self._limits.release(self._held.pop())
 
 
 class AgentSink:
@@ -125,14 +165,15 @@ class AgentSink:
         self,
         pool: AgentPool,
         transaction: Transaction,
-        places: dict[Recipient, UserMailbox],
+        accepted: _Accepted,
         spool_directory: str,
         report: Report | None = None,
     ) -> None:
         self._pool = pool
         self._report = report
         self._transaction = transaction
-        self._places = places
+        self._accepted = accepted
+        self._places = accepted.places
         self._content = Content(spool_directory)
         self._due: dict[Recipient, Due] = {}
 
@@ -162,6 +203,7 @@ class AgentSink:
     def close(self) -> None:
         """Let the message go. Deliveries that were begun come to their end."""
         self._content.release()
+        self._accepted.release()
 
     def _tell(self, report: Report, recipient: Recipient, said: object) -> None:
         read = read_report(said, self._places[recipient].user)

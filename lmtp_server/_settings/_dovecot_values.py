@@ -22,6 +22,7 @@ _DIRECT: Final[Mapping[str, str]] = {
     "lda_mailbox_autocreate": "mailbox_autocreate",
     "lda_mailbox_autosubscribe": "mailbox_autosubscribe",
     "mailbox_list_utf8": "mailbox_utf8",
+    "mail_fsync": "fsync",
     "mail_save_crlf": "save_crlf",
     "mail_temp_dir": "spool_directory",
     "first_valid_uid": "first_valid_uid",
@@ -41,7 +42,13 @@ _LOGS: Final[Mapping[str, str]] = {
     "mail_log_prefix": "prefix",
 }
 _LOG_PLACES: Final[Mapping[str, str]] = {"/dev/stderr": "stderr"}
-_NOT_EMPTY: Final = {"hostname", "login_greeting", "auth_username_format", "mail_temp_dir"}
+_NOT_EMPTY: Final = {
+    "hostname",
+    "login_greeting",
+    "auth_username_format",
+    "mail_temp_dir",
+    "mail_fsync",
+}
 
 
 def import_values(draft: Draft) -> None:
@@ -52,21 +59,23 @@ def import_values(draft: Draft) -> None:
         value = draft.take(name)
         if not value and name in _NOT_EMPTY:
             continue
-        _, setting = find_setting(ServeSettings, tuple(path.split(".")), {})
-        assert setting is not None, path
-        try:
-            reading = fit(setting, value)
-        except ValueError as error:
-            draft.note(name, f"{error}: left at the default")
-            continue
-        table, _, key = path.rpartition(".")
-        draft.table(f"[{table}]" if table else "").set(key, reading, f"{name} = {value}")
+        _set(draft, name, path, value)
+
+
+def _set(draft: Draft, name: str, path: str, value: str) -> None:
+    """Set what means the same here, if it may have that value; else there is a note."""
+    _, setting = find_setting(ServeSettings, tuple(path.split(".")), {})
+    assert setting is not None, path
+    try:
+        reading = fit(setting, value)
+    except ValueError as error:
+        draft.note(name, f"{error}: left at the default")
+        return
+    table, _, key = path.rpartition(".")
+    draft.table(f"[{table}]" if table else "").set(key, reading, f"{name} = {value}")
 
 
 def import_near_values(draft: Draft) -> None:
-    fsync = draft.take("mail_fsync")
-    if fsync:
-        draft.top.set("fsync", fsync, f"mail_fsync = {fsync}")
     workarounds = draft.take("lmtp_client_workarounds").replace(",", " ").split()
     draft.seen |= {"haproxy_timeout", "maildir_copy_with_hardlinks"}
     known = [word for word in workarounds if word in {"whitespace-before-path", "mailbox-for-path"}]
@@ -86,7 +95,7 @@ def import_near_values(draft: Draft) -> None:
     for namespace in draft.root.find("namespace"):
         separator = namespace.get("separator")
         if namespace.get("inbox") == "yes" and len(separator) == 1:
-            draft.top.set("mailbox_separator", separator, f"namespace: separator = {separator}")
+            _set(draft, "namespace: separator", "mailbox_separator", separator)
 
 
 def import_logs(draft: Draft) -> None:

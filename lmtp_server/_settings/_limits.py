@@ -72,7 +72,7 @@ class LimitsTable(Table):
         *count(0, 4096),
         About(
             meaning="deliveries to one user that are on their way at a time, over all workers; the"
-            " next is told 451; 0: any. Agents of a user have four at a time for each worker.",
+            " next is told 451; 0: any",
             dovecot=("lmtp_user_concurrency_limit",),
         ),
     ] = 0

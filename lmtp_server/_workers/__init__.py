@@ -10,7 +10,7 @@ from ._plan import Plan, PlanError, Post, Rules
 from ._presence import Presence
 from ._runtimes import RUNTIMES, Runtime, fastest, load, missing
 from ._supervisor import Supervisor
-from ._tls import TlsFiles
+from ._tls import TlsFiles, explain, open_certificates
 
 __all__ = [
     "ACTIVATED",
@@ -27,7 +27,9 @@ __all__ = [
     "Sockets",
     "Supervisor",
     "TlsFiles",
+    "explain",
     "fastest",
     "load",
     "missing",
+    "open_certificates",
 ]

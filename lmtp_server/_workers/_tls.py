@@ -50,24 +50,14 @@ def read_certificates(
     ssl.SSLError if there are none in use.
     """
     try:
-        tls = ServerTls(
-            files.certificate,
-            files.key,
-            names=files.names,
-            minimum_version=files.minimum_version,
-            client_ca=files.client_ca,
-            client_certificate_required=files.client_certificate_required,
-        )
-        pairs = [("", files.certificate, files.key)]
-        pairs += [(name, certificate, key) for name, (certificate, key) in files.names.items()]
-        expire_at = min(_expiry(certificate, key) for _, certificate, key in pairs)
+        read = open_certificates(files)
     except (OSError, ssl.SSLError) as error:
         if in_use is None:
             raise
         _logger.error("%s: %s; the certificate in use is kept", where, explain(error, files))
         return in_use
     now = time.time()
-    if expire_at <= now:
+    if read.expire_at <= now:
         if in_use is not None and in_use.expire_at > now:
             _logger.error(
                 "%s: a certificate in %s has expired; the one in use is kept",
@@ -76,16 +66,52 @@ def read_certificates(
             )
             return in_use
         _logger.error("%s: a certificate in %s has expired", where, files.certificate)
-    elif expire_at - now < _DAY:
+    elif read.expire_at - now < _DAY:
         _logger.warning("%s: a certificate in %s expires in a day", where, files.certificate)
-    return Certificates(tls=tls, expire_at=expire_at)
+    return read
+
+
+def open_certificates(files: TlsFiles) -> Certificates:
+    """The certificates in `files`. Raises OSError or ssl.SSLError."""
+    tls = ServerTls(
+        files.certificate,
+        files.key,
+        names=files.names,
+        minimum_version=files.minimum_version,
+        client_ca=files.client_ca,
+        client_certificate_required=files.client_certificate_required,
+    )
+    pairs = [(files.certificate, files.key), *files.names.values()]
+    return Certificates(tls=tls, expire_at=min(_expiry(*pair) for pair in pairs))
 
 
 def explain(error: OSError | ssl.SSLError, files: TlsFiles) -> str:
     """What is wrong with certificates that cannot be used."""
+    pairs = [(files.certificate, files.key), *files.names.values()]
     if isinstance(error, ssl.SSLError):
-        return f"no certificate with its key in {files.certificate}: {error.reason or error}"
-    return f"cannot read {error.filename or files.certificate}: {error.strerror}"
+        bad = next((pair[0] for pair in pairs if not _is_pair(*pair)), files.certificate)
+        return f"no certificate with its key in {bad}: {error.reason or error}"
+    # OpenSSL does not say which file it was.
+    paths = [path for pair in pairs for path in pair if path is not None]
+    paths += [] if files.client_ca is None else [files.client_ca]
+    bad = error.filename or next(filter(_is_unreadable, paths), files.certificate)
+    return f"cannot read {bad}: {error.strerror}"
+
+
+def _is_pair(certificate: str, key: str | None) -> bool:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except OSError:
+        return False
+    return True
+
+
+def _is_unreadable(path: str) -> bool:
+    try:
+        with open(path, "rb"):
+            return False
+    except OSError:
+        return True
 
 
 def _expiry(certificate: str, key: str | None) -> float:

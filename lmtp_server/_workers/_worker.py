@@ -85,7 +85,7 @@ def work(settings: ServeSettings, listeners: Sequence[Opened], hooks: Hooks, pos
     else:
         pool = hooks.agents()
         close = pool.close
-        handler = _AgentHandler(pool, settings, trusted, hooks.report)
+        handler = _AgentHandler(pool, settings, trusted, hooks.user_limits, hooks.report)
     service = Service(
         handler=handler,
         settings=Settings(
@@ -154,12 +154,22 @@ class _AgentHandler(AgentHandler):
     """That of users' agents."""
 
     def __init__(
-        self, pool: AgentPool, settings: ServeSettings, trusted: _Networks, report: Report | None
+        self,
+        pool: AgentPool,
+        settings: ServeSettings,
+        trusted: _Networks,
+        limits: UserLimits | None,
+        report: Report | None,
     ) -> None:
         users = make_users(settings, own_uid=None)
         places = AgentPlaces(users, settings)
-        spool = spool_directory(settings)
-        super().__init__(pool, places.locate, spool_directory=spool, report=report)
+        super().__init__(
+            pool,
+            places.locate,
+            spool_directory=spool_directory(settings),
+            user_limits=limits,
+            report=report,
+        )
         self._trusts = _Trust(trusted)
 
     def trusts(self, session: Session, /) -> bool:

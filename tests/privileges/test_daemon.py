@@ -5,12 +5,13 @@ import pwd
 import re
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
 from tests.privileges.conftest import FIRST_UID, Site
 from tests.privileges.processes import of_session, of_the_network, user_ids
-from tests.server._peer import deliver
+from tests.server._peer import Peer, deliver
 from tests.server._program import Program
 
 SETTINGS = """
@@ -133,6 +134,48 @@ def test_agents_are_as_the_settings_say_after_a_reload_too(
         assert codes(address, "u0") == ["250"]
     assert len(list((site.maildir("u0") / "new").iterdir())) == 3
     assert daemon.stop() == 0
+
+
+def test_deliveries_to_one_user_are_limited_over_all_workers(
+    site: Site, daemons: list[Daemon]
+) -> None:
+    write_users(site)
+    settings = f'network_user = "{NETWORK_USER}"\nmail = "~/Maildir"\n' + SETTINGS + USERDB
+    daemon = Daemon(site, settings + "[limits]\nuser_concurrency_limit = 2\n")
+    daemons.append(daemon)
+    address, _ = daemon.addresses(2)
+    with ExitStack() as stack:
+        peers = [stack.enter_context(Peer(address)) for _ in range(6)]
+        for peer in peers:
+            peer.greet()
+            assert peer.say("MAIL FROM:<sender@example.test>").startswith("250 ")
+        replies = {peer: peer.say("RCPT TO:<u0@example.org>") for peer in peers}
+        accepted = [peer for peer, reply in replies.items() if reply.startswith("250 ")]
+        refused = [peer for peer, reply in replies.items() if reply.startswith("451 ")]
+        assert (len(accepted), len(refused)) == (2, 4)
+        assert "Too many concurrent deliveries for user" in replies[refused[0]]
+        # Another recipient of the same user's counts with the first, another user does not.
+        assert accepted[0].say("RCPT TO:<u0+sub@example.org>").startswith("250 ")
+        assert refused[0].say("RCPT TO:<u1@example.org>").startswith("250 ")
+        # Behind a message, and behind a transaction that was given up, there is a place again.
+        assert accepted[0].say("DATA").startswith("354 ")
+        accepted[0].write(b"x\r\n.\r\n")
+        assert [reply[:3] for reply in accepted[0].replies(2)] == ["250", "250"]
+        assert refused[1].say("RCPT TO:<u0@example.org>").startswith("250 ")
+        assert refused[2].say("RCPT TO:<u0@example.org>").startswith("451 ")
+        assert accepted[1].say("RSET").startswith("250 ")
+        assert accepted[1].say("MAIL FROM:<>").startswith("250 ")
+        assert refused[2].say("RCPT TO:<u0@example.org>").startswith("250 ")
+    assert daemon.stop() == 0
+
+
+def test_what_agents_cannot_do_is_told_at_the_start(site: Site, daemons: list[Daemon]) -> None:
+    write_users(site)
+    settings = f'network_user = "{NETWORK_USER}"\nmail = "~/Maildir"\n' + SETTINGS + USERDB
+    daemon = Daemon(site, settings + '[quota]\nbackend = "redis"\nurl = "redis://127.0.0.1/0"\n')
+    daemons.append(daemon)
+    assert daemon.wait() == os.EX_CONFIG
+    assert "quota.backend: agents, which write each user's mail, have no network" in daemon.stderr
 
 
 def test_one_user_has_all_mail(site: Site, daemons: list[Daemon]) -> None:

@@ -1,13 +1,16 @@
 """SIGHUP: other settings, with no client refused, cut off or told anything amid a transaction."""
 
 import datetime
+import os
 import signal
 import ssl
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import trustme
 
+from lmtp_server.__main__ import main
 from tests.server._peer import Peer, connect, deliver
 from tests.server._program import Program, warnings
 
@@ -179,3 +182,50 @@ def test_a_certificate_that_is_none_is_refused_at_the_start(
     )
     assert program.wait() == 78
     assert "127.0.0.1:0: no certificate with its key in server.pem: " in program.stderr
+
+
+def test_config_check_opens_the_certificates(
+    folder: Path, config: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    authority = trustme.CA()
+
+    def issue(name: str, *, year: int) -> Path:
+        issued = authority.issue_cert(
+            "mx.example.org", not_after=datetime.datetime(year, 1, 1, tzinfo=datetime.UTC)
+        )
+        issued.private_key_and_cert_chain_pem.write_to_path(folder / name)
+        return folder / name
+
+    good = issue("good.pem", year=2900)
+    other = issue("other.pem", year=2900)
+    old = issue("old.pem", year=2020)
+    listeners = [
+        *("[[listener]]", 'address = "127.0.0.1:0"', 'tls = "implicit"'),
+        *("[[listener]]", f'address = "unix:{folder}/s"', 'tls = "starttls"'),
+    ]
+
+    def check(*lines: str) -> tuple[int, str]:
+        code = main(["config", "check", "--config", config(*listeners, "[tls]", *lines)])
+        return code, capsys.readouterr().err
+
+    assert check(f'certificate = "{good}"') == (os.EX_OK, "")
+    for lines, fault in (
+        ([f'certificate = "{folder}/none.pem"'], f"cannot read {folder}/none.pem: No such file"),
+        ([f'certificate = "{old}"'], f"a certificate in {old} has expired"),
+        (
+            [f'certificate = "{good}"', f'key = "{other}"'],
+            f"no certificate with its key in {good}: KEY_VALUES_MISMATCH",
+        ),
+        (
+            [
+                *(f'certificate = "{good}"', '[tls.sni."a.example.org"]'),
+                f'certificate = "{folder}/gone.pem"',
+            ],
+            "gone.pem: No such file",
+        ),
+    ):
+        code, told = check(*lines)
+        assert code == os.EX_CONFIG
+        assert fault in told
+        # Once, although two listeners have it.
+        assert len(told.splitlines()) == 1
