@@ -212,7 +212,10 @@ class _Service:
         self.sockets.adopt(listeners)
         self.logs.adopt()
         if self._announced and self.settled.broker is not None:
-            self.settled.broker.reload()
+            try:
+                self.settled.broker.reload()
+            except OSError as error:
+                _logger.error("the broker has not said that it has the new settings: %s", error)
         addresses = [each.address for each in listeners]
         _announce(settings, [each for each in addresses if each not in self._announced])
         self._announced = addresses

@@ -20,6 +20,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final, NoReturn
 
@@ -44,6 +45,8 @@ _logger: Final = logging.getLogger("lmtp_server")
 # `ask`, a number and a name.
 _LONGEST_REQUEST: Final = 512
 _LONGEST_NUMBER: Final = 10
+# Seconds that the supervisor waits for it.
+_RELOADING: Final = 5.0
 _CAPABILITIES: Final = frozenset(Capability) - {Capability.NET_BIND_SERVICE}
 _NEEDED: Final = {Capability.SETGID, Capability.SETUID, Capability.SETPCAP, Capability.KILL}
 # The signals that tell a supervisor and its workers what to do: the broker and the agents end when
@@ -180,6 +183,9 @@ class Broker:
                 _logger.error("the broker keeps the settings it had: %s", error)
             else:
                 self._options = replace(self._options, agent=agent)
+            # The supervisor waits for it, unless it has ended.
+            with suppress(OSError):
+                send(control, b"reloaded")
         elif not message:
             self._selector.unregister(control)
             control.close()
@@ -343,7 +349,7 @@ class BrokerProcess:
 
     pid: int
     control: socket.socket
-    """Readable, at its end, when the broker has died."""
+    """At its end when the broker has died. An answer that comes too late may be there."""
 
     def channel(self) -> socket.socket:
         """The end of a new channel to the broker, for a worker. Raises OSError."""
@@ -353,8 +359,15 @@ class BrokerProcess:
         return ours
 
     def reload(self) -> None:
-        """Let the broker make its directory anew. Raises OSError."""
+        """Have the broker make its directory and agents' options anew. Raises OSError; TimeoutError
+        when that takes too long: it is done later then."""
         send(self.control, b"reload")
+        self.control.settimeout(_RELOADING)
+        try:
+            # Its end, too, is no answer, and stays there for whoever looks after it.
+            self.control.recv(_LONGEST_REQUEST)
+        finally:
+            self.control.settimeout(None)
 
     def close(self) -> None:
         """Let the broker end once the workers and the agents have."""

@@ -101,6 +101,9 @@ class Supervisor:
     def _lose(self, vital: socket.socket) -> None:
         """A process has ended without which there is no service: who has started this one is to
         start it anew."""
+        if vital.recv(64):
+            # It lives, and has said something that nobody waits for any more.
+            return
         self._selector.unregister(vital)
         if not self._stopped:
             _logger.error("a process has ended that all workers need: giving up")
