@@ -756,7 +756,7 @@ class _Conversation:
         transaction = self._transaction
         if reply.accepted or transaction is None or not self._settings.names_refusals:
             return reply
-        first, *others = reply.lines
+        first = reply.lines[0]
         if transaction.id in first:
             return reply
         path, end, text = first.partition("> ")
@@ -764,7 +764,7 @@ class _Conversation:
             first = f"{path}> {transaction.id} {text}"
         else:
             first = f"{transaction.id} {first}"
-        return Reply(reply.code, first, *others, enhanced=reply.enhanced)
+        return Reply(reply.code, first, *reply.lines[1:], enhanced=reply.enhanced)
 
     def _shut_down(self, reply: Reply) -> None:
         octets = self._connection.shut_down(reply)

@@ -90,9 +90,12 @@ def _body(header: bytes | bytearray, lower: bytes | bytearray, name: bytes) -> b
     if not begin and not lower.startswith(name):
         return b""
     begin += len(name)
-    piece = bytes(header[begin : begin + _FIELD_LIMIT])
-    piece = _FOLD.sub(b"", piece)
-    return piece.partition(b"\n")[0].strip()
+    last = begin + _FIELD_LIMIT
+    end = header.find(b"\n", begin, last)
+    while end >= 0 and header[end + 1 : end + 2] in {b" ", b"\t"}:
+        end = header.find(b"\n", end + 1, last)
+    piece = bytes(header[begin : last if end < 0 else end])
+    return (_FOLD.sub(b"", piece) if b"\n" in piece else piece).strip()
 
 
 @lru_cache(maxsize=4)

@@ -79,6 +79,10 @@ class Log:
 
     def install(self) -> None:
         """Have all lines of this process go there."""
+        # Nobody is told which line of the program has logged, nor from which thread: to find that
+        # out costs more than the rest of a line.
+        logging._srcfile = None
+        logging.logThreads = logging.logMultiprocessing = False
         root = logging.getLogger()
         root.handlers = [self._router]
         root.setLevel(logging.INFO)

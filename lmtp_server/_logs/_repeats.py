@@ -46,12 +46,14 @@ class Repeats:
 
     def admit(self, record: logging.LogRecord) -> bool:
         """Whether a record is to be written."""
-        if not self._most or record.name == _UNBOUNDED:
+        if not self._most:
             return True
         now = self._clock()
         if now - self._since >= INTERVAL:
             self.tell()
             self._since = now
+        if record.name == _UNBOUNDED:
+            return True
         words = str(record.msg)
         if words == "%s":
             match = _KIND.match(record.getMessage())

@@ -25,6 +25,8 @@ def printable(text: str, limit: int = _LIMIT) -> str:
 
 def one_line(text: str) -> str:
     """The lines of `text` in one."""
+    if text.isprintable():
+        return text[:_LIMIT]
     return printable(" | ".join(text.splitlines()).replace("\t", " "))
 
 
@@ -33,6 +35,9 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end."""
+        if record.exc_info is None:
+            # The rest of what the base class does is for texts that are made otherwise.
+            return one_line(record.getMessage())
         return one_line(super().format(record))
 
 
@@ -42,12 +47,26 @@ class PlainFormatter(LineFormatter):
 
     def __init__(self, timestamp: str = TIMESTAMP) -> None:
         super().__init__()
+        # In one second only the fraction changes.
+        self._parts = timestamp.split("%f") if "%%" not in timestamp else None
         self._timestamp = timestamp
+        self._second = -1
+        self._stamps: list[str] = []
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end."""
-        when = datetime.fromtimestamp(record.created).strftime(self._timestamp)
-        return f"{printable(when)} {record.levelname} {record.process} {super().format(record)}"
+        when = self._when(record.created)
+        return f"{when} {record.levelname} {record.process} {super().format(record)}"
+
+    def _when(self, created: float) -> str:
+        if self._parts is None:
+            return printable(datetime.fromtimestamp(created).strftime(self._timestamp))
+        second = int(created)
+        if second != self._second:
+            self._second = second
+            local = datetime.fromtimestamp(second)
+            self._stamps = [printable(local.strftime(part)) for part in self._parts]
+        return f"{int((created - second) * 1_000_000):06}".join(self._stamps)
 
 
 class JsonFormatter(LineFormatter):

@@ -110,3 +110,33 @@ def test_a_conversation_can_be_passed_through() -> None:
     driver = Driver(Handler(), Settings(around=around))
     driver.receive(b"QUIT\r\n")
     assert [seen[0][:4], *seen[1:]] == [b"220 ", b"QUIT\r\n", b"221 2.0.0 bye\r\n"]
+
+
+class _Full:
+    """A sink that takes nothing."""
+
+    def write(self, data: bytes, /) -> Reply:
+        return Reply(452, "no space")
+
+    def deliver(self, recipient: Recipient, /) -> Reply:
+        raise AssertionError("the content was refused")
+
+    def close(self) -> None:
+        """Nothing is to be let go."""
+
+
+class _Open(Handler):
+    """Opens that sink."""
+
+    def open(self, transaction: Transaction, /) -> Sink:
+        return _Full()
+
+
+@pytest.mark.parametrize("logs", [True, False])
+def test_a_refused_content_has_the_id_and_one_line_at_most(logs: bool) -> None:
+    driver = Driver(_Open(), Settings(names_refusals=True, logs_refusals=logs))
+    driver.receive(_BEGIN + b"RCPT TO:<a@b.c>\r\nRCPT TO:<b@b.c>\r\nDATA\r\n")
+    driver.receive(b"x\r\n.\r\n")
+    assert driver.output.endswith(b"\r\n" + b"452 4.0.0 session no space\r\n" * 2)
+    lines = [log.text.partition(": ")[2] for log in driver.logs]
+    assert lines == ["content refused: 452 4.0.0 session no space"] * logs

@@ -5,6 +5,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from lmtp_proto import Mail, Recipient, Session, Transaction, parse_mailbox
+from lmtp_server._logs import DeliveryLog, LineFormat
+from mailstore import DeliveryReport, HeaderFields
 from tests.server._peer import Peer
 from tests.server._program import Program, run
 
@@ -135,6 +140,52 @@ def test_secrets_of_auth_are_not_logged(start: Start, folder: Path) -> None:
     assert program.stop() == 0
     assert len(program.wait_for("to: AUTH PLAIN$")) == 1
     assert "AHNl" not in program.stderr
+
+
+@pytest.mark.parametrize(
+    ("subject", "shown"),
+    [
+        (b"a\x00b\tc\xff\xe2\x80\xaed", "a?b?c\ufffd?d"),
+        (b"=?iso-8859-1*en?Q?f=FCr_alle?=", "f\xfcr alle"),
+        (b"=?utf-8?B?w6Q=?= =?utf-8?B?w6Q?= x", "\xe4\xe4 x"),
+        (b"=?utf-8?Q?=0A=1B=E2=80=AE?= x", "??? x"),
+        (
+            b"=?no-such?Q?a?= =?rot13?Q?a?= =?utf-8?X?a?=",
+            "=?no-such?Q?a?==?rot13?Q?a?==?utf-8?X?a?=",
+        ),
+        (b"=?utf-8?B?w6Q?= =?utf-8?B?abcde?=", "\xe4=?utf-8?B?abcde?="),
+        (b"=?" * 500, "=?" * 40),
+        (b"s" * 1000, "s" * 80),
+    ],
+)
+def test_headers_of_strangers_stay_text_on_one_line(
+    subject: bytes, shown: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    log = DeliveryLog(LineFormat("%{subject}"), LineFormat("", prefix=True))
+    _report(log, HeaderFields(subject=subject))
+    assert caplog.messages == [shown]
+
+
+def test_what_was_stored_after_a_session_was_cut_off_is_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    _report(DeliveryLog(LineFormat("%m %$"), LineFormat("%u: ", prefix=True)), HeaderFields(b"<1>"))
+    assert caplog.messages == ["me: <1> saved mail to INBOX: the client has gone and was not told"]
+
+
+def _report(log: DeliveryLog, fields: HeaderFields) -> None:
+    """Report a delivery of a transaction that is over."""
+    recipient = Recipient(address=parse_mailbox("a@example.org"))
+    transaction = Transaction(
+        session=Session(peer="unix"),
+        id="ID",
+        mail=Mail(reverse_path=None),
+        recipients=[recipient],
+    )
+    report = DeliveryReport(user="me", mailbox="INBOX", fields=fields)
+    log.report(transaction, recipient, report)
 
 
 def test_a_format_with_another_variable_is_a_fault(
