@@ -1,6 +1,8 @@
 """`config import-dovecot`: what doveconf writes becomes a settings file that can be served."""
 
 import os
+import pwd
+import shutil
 import tomllib
 from collections.abc import Callable
 from itertools import pairwise
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from lmtp_server.__main__ import main
 from lmtp_server._settings import DovecotError, import_doveconf, read_settings
-from tests.server._peer import Peer
+from tests.server._peer import Peer, deliver
 from tests.server._program import Program, run
 
 _OUTPUTS: Final = Path(__file__).parent / "doveconf"
@@ -140,7 +142,7 @@ def test_docker_mailserver(start: Callable[..., Program], folder: Path) -> None:
     assert program.stop() == 0
 
 
-def test_mailcow() -> None:
+def test_mailcow(start: Callable[..., Program], folder: Path) -> None:
     settings, notes = _import((_OUTPUTS / "mailcow.conf").read_text())
     assert settings["mail"] == "~"
     assert settings["user"] == "vmail"
@@ -163,6 +165,38 @@ def test_mailcow() -> None:
         "submission_host",
     ):
         assert told in notes
+    # What is the container's there is the folder's here; root's daemon has to be somebody else.
+    trustme.CA().issue_cert("x.example").private_key_and_cert_chain_pem.write_to_path("x.pem")
+    folder.chmod(0o755)
+    (folder / "mail").mkdir()
+    user = "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+    if os.geteuid() == 0:
+        shutil.chown(folder / "mail", user)
+    (folder / "master").write_text("admin@mailcow.local::::::\n")
+    text = Path("s.toml").read_text()
+    for old, new in (
+        ("unix:/run/dovecot/lmtp", "unix:s"),
+        ("0.0.0.0:24", "127.0.0.1:0"),
+        ("[::]:24", "127.0.0.2:0"),
+        ('user = "vmail"', f'user = "{user}"'),
+        ("/var/vmail", f"{folder}/mail"),
+        ("/etc/dovecot/dovecot-master.userdb", f"{folder}/master"),
+        ("/etc/ssl/mail/cert.pem", f"{folder}/x.pem"),
+        ("/etc/ssl/mail/key.pem", f"{folder}/x.pem"),
+    ):
+        assert old in text, old
+        text = text.replace(old, new)
+    Path("s.toml").write_text(text)
+    assert main(["config", "check", "--config", "s.toml"]) == os.EX_OK
+    program = start("--config", "s.toml", "--workers", "1")
+    program.addresses(3)
+    (reply,) = deliver("unix:s", "me+tag@example.test")
+    assert reply.startswith("250 ")
+    assert len(list((folder / "mail/example.test/me/new").iterdir())) == 1
+    # Whom only the database knows is not known here: everybody, as the notes say.
+    assert _rcpt("you@example.test") == 250
+    assert _rcpt("no/body@example.test") == 550
+    assert program.stop() == 0
 
 
 _COMMON = "mail_location = maildir:/srv/mail/%d/%n\nprotocols = lmtp\n"
