@@ -7,6 +7,7 @@ names one of a user's mailboxes. `MaildirQuotas` and `RedisQuotas` bound what us
 recognise messages that come again because their reply was lost.
 """
 
+from ._committer import StoreObserver
 from ._destination import Destination
 from ._handler import Locate, QuotaOf, StoreHandler
 from ._mailbox_name import NameEncoding
@@ -55,6 +56,7 @@ __all__ = [
     "RetryOptions",
     "Spool",
     "StoreHandler",
+    "StoreObserver",
     "Sync",
     "TraceOptions",
     "Usage",

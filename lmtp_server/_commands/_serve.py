@@ -19,6 +19,7 @@ from typing import Final
 from lmtp_server import _logging, _mail_root, _privileges
 from lmtp_server._agents import AGENTS_OF_A_WORKER, broker_options, make_lookup, valid_ids
 from lmtp_server._components import mail_root
+from lmtp_server._monitoring import Monitoring
 from lmtp_server._privileges import Capability, Mode, PrivilegesError, Settled
 from lmtp_server._settings import ListenerTable, ServeSettings, SettingsError
 from lmtp_server._settings._tls import TlsTable
@@ -70,9 +71,11 @@ def serve(read: Callable[[], ServeSettings]) -> int:
             stopping=service.sockets.close,
             notifier=Notifier(),
             vital=None if broker is None else broker.control,
+            watcher=service.monitoring.watcher,
         ).run()
     finally:
         service.sockets.close()
+        service.monitoring.close()
         if service.settled.broker is not None:
             service.settled.broker.wait()
 
@@ -85,6 +88,7 @@ class _Service:
     ) -> None:
         self.sockets = sockets
         self.settled = Settled(Mode.UNCHANGED)
+        self.monitoring = Monitoring()
         self._read = read
         self._who = _who(settings)
         self._privileges = _plan_privileges(settings)
@@ -106,12 +110,16 @@ class _Service:
                 lookup=make_lookup(settings) if mode is Mode.BROKER else None,
                 options=broker_options(settings),
                 reload=lambda: make_lookup(self._read()),
-                load=lambda: load(settings.runtime),
+                load=partial(self._load, settings),
                 # For listeners that a reload adds.
                 keep=[Capability.NET_BIND_SERVICE],
             )
         except (PrivilegesError, OSError) as error:
             raise SettingsError([f"user: {error}"]) from error
+
+    def _load(self, settings: ServeSettings) -> None:
+        load(settings.runtime)
+        self.monitoring.load(settings)
 
     def reload(self) -> Plan:
         """A plan from settings that are read anew. Raises PlanError."""
@@ -135,27 +143,36 @@ class _Service:
         listeners = self.sockets.open(_listener_plans(settings, faults), faults)
         if self._privileges.mode is not Mode.BROKER:
             _prepare_root(mail_root(settings), self._privileges.identity, faults)
+        answering = self.monitoring.open(settings, faults)
         if faults:
-            self.sockets.drop()
+            self._drop()
             raise SettingsError(faults)
         most = settings.limits.user_concurrency_limit
         return Plan(
-            work=partial(self._work, settings, listeners, self._limits(most) if most else None),
+            work=partial(
+                self._work, settings, listeners, answering, self._limits(most) if most else None
+            ),
             count=settings.workers,
             drain=settings.drain,
             rules=_rules(settings.worker),
-            adopted=partial(self._adopted, settings, listeners),
-            dropped=self.sockets.drop,
+            adopted=partial(self._adopted, settings, listeners, answering),
+            dropped=self._drop,
         )
+
+    def _drop(self) -> None:
+        self.sockets.drop()
+        self.monitoring.drop()
 
     def _work(
         self,
         settings: ServeSettings,
         listeners: list[Opened],
+        answering: list[Opened],
         user_limits: UserLimits | None,
         post: Post,
     ) -> None:
         self.sockets.close_others(listeners)
+        counting = self.monitoring.in_worker(post, answering)
         settled = self.settled
         hooks = Hooks(
             confine=partial(settled.confine, execute=bool(settings.quota.warnings)),
@@ -163,14 +180,20 @@ class _Service:
             if settled.broker is None
             else partial(settled.agents, limit=AGENTS_OF_A_WORKER),
             user_limits=user_limits,
+            observers=[] if counting is None else [lambda _: counting],
+            beats=[] if counting is None else [counting.beat],
+            store=counting,
         )
         work(settings, listeners, hooks, post)
 
-    def _adopted(self, settings: ServeSettings, listeners: list[Opened]) -> None:
+    def _adopted(
+        self, settings: ServeSettings, listeners: list[Opened], answering: list[Opened]
+    ) -> None:
         self.sockets.adopt(listeners)
         if self._announced and self.settled.broker is not None:
             self.settled.broker.reload()
         addresses = [each.address for each in listeners]
+        self.monitoring.adopt(settings, answering, addresses, self.settled.confine)
         _announce(settings, [each for each in addresses if each not in self._announced])
         self._announced = addresses
 

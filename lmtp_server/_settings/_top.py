@@ -12,6 +12,7 @@ from mailstore import FolderOptions, LineEnding, NameEncoding, Sync
 from ._content import ContentTable
 from ._limits import LimitsTable
 from ._listener import ListenerTable
+from ._metrics import MetricsTable
 from ._quota import QuotaTable
 from ._retries import RetriesTable
 from ._table import About, Allowed, Table, TableFault
@@ -55,7 +56,8 @@ class ServeSettings(Table):
     base_dir: Annotated[
         Path | None,
         About(
-            meaning="where the server has its socket `lmtp` if nothing says where to listen",
+            meaning="where the server has its sockets: `control` and, if nothing says where to"
+            " listen, `lmtp`",
             dovecot=("base_dir",),
         ),
     ] = None
@@ -265,6 +267,9 @@ class ServeSettings(Table):
     trace: Annotated[TraceTable, About(meaning="header fields in front of messages")] = TraceTable()
     content: Annotated[ContentTable, About(meaning="content that should not be")] = ContentTable()
     limits: Annotated[LimitsTable, About(meaning="limits of sessions")] = LimitsTable()
+    metrics: Annotated[MetricsTable, About(meaning="what the server tells of itself")] = (
+        MetricsTable()
+    )
     worker: Annotated[WorkerTable, About(meaning="the life of a worker")] = WorkerTable()
 
     @model_validator(mode="after")
@@ -297,6 +302,13 @@ class ServeSettings(Table):
                     "there is no certificate: set certificate here or in [tls]",
                 )
         return self
+
+    @property
+    def control(self) -> str | None:
+        """The path of the control socket, None where there is none."""
+        if self.metrics.control is not None:
+            return self.metrics.control
+        return None if self.base_dir is None else f"{self.base_dir}/control"
 
     @property
     def folders(self) -> FolderOptions:
