@@ -48,7 +48,7 @@ def ping(address: str, *, timeout: float, implicit_tls: bool = False) -> int:
     def left() -> float:
         seconds = deadline - time.monotonic()
         if seconds <= 0:
-            raise TimeoutError(f"no answer in {timeout:g} s")
+            raise TimeoutError
         return seconds
 
     try:
@@ -62,7 +62,10 @@ def ping(address: str, *, timeout: float, implicit_tls: bool = False) -> int:
         sys.stderr.write(f"lmtp-server: {address}: {printable(str(error))}\n")
         return error.code
     except OSError as error:
-        sys.stderr.write(f"lmtp-server: {address}: {printable(error.strerror or str(error))}\n")
+        why = error.strerror or str(error)
+        if isinstance(error, TimeoutError):
+            why = f"no answer in {timeout:g} s"
+        sys.stderr.write(f"lmtp-server: {address}: {printable(why)}\n")
         return os.EX_TEMPFAIL
     return os.EX_OK
 

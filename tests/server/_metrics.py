@@ -27,7 +27,9 @@ def read(address: str) -> dict[str, float]:
     status, _, body = get(address, "/metrics", f"Accept: {ACCEPT}")
     assert status == 200
     samples = {}
-    for family in text_string_to_metric_families(body):
+    # This function of prometheus-client has no types.
+    families = text_string_to_metric_families(body)  # type: ignore[no-untyped-call]
+    for family in families:
         for sample in family.samples:
             labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
             samples[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value

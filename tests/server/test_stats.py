@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -34,10 +35,8 @@ def test_stats_are_those_of_all_workers(start: Start, folder: Path, config: Conf
     assert values["lmtp_rcpt_duration_seconds"]["count"] == 3
 
 
-def test_who_shows_each_session_and_obeys_none(
-    start: Start, folder: Path, config: Config, runtime: str
-) -> None:
-    path = config(*settings(folder, f'runtime = "{runtime}"'))
+def test_who_shows_each_session_and_obeys_none(start: Start, folder: Path, config: Config) -> None:
+    path = config(*settings(folder))
     program = start("--config", path)
     (address,) = program.addresses()
     with Peer(address) as amid, Peer(address) as idle:
@@ -120,8 +119,9 @@ def test_ping_of_what_is_no_working_server(
                 else:
                     sock.sendall(said)
                     sock.shutdown(socket.SHUT_WR)
-                    while sock.recv(4096):
-                        pass
+                    with suppress(ConnectionResetError):
+                        while sock.recv(4096):
+                            pass
 
         thread = threading.Thread(target=answer)
         thread.start()
