@@ -19,6 +19,8 @@ def _page(folder: Path) -> str:
     return f"unix:{folder}/metrics"
 
 
+# A loop, greenlets and threads: who counts is called in another way by each.
+@pytest.mark.parametrize("runtime", ["asyncio", "gevent", "blocking"])
 def test_dialogues_are_counted_by_all_workers_together(
     start: Start, folder: Path, config: Config, runtime: str
 ) -> None:
