@@ -19,6 +19,7 @@ _DOCS: Final = Path(__file__).parent
 sys.path[:0] = [str(_DOCS.parent), str(_DOCS.parent / "adapters")]
 
 from lmtp_proto import TRANSITIONS, State, Verb  # noqa: E402  - behind the path
+from lmtp_server._metrics._definitions import METRICS, Metric  # noqa: E402
 from lmtp_server._settings import describe_dovecot, describe_settings  # noqa: E402
 
 _GENERATED: Final = "<!-- Written by docs/_generate.py; do not edit. -->"
@@ -539,6 +540,92 @@ def settings() -> str:
     return "\n".join(lines)
 
 
+# --- the metrics ---------------------------------------------------------------------------------
+
+_METRICS: Final = """\
+# Metrics
+
+The workers count in memory that they share: a page has the numbers of all of them together. A
+counter never goes back while the service runs, whatever becomes of its workers: not at a reload,
+not when a worker is killed. Gauges are of the workers that live.
+
+```toml
+base_dir = "/run/lmtp"
+
+[metrics]
+listen = ["127.0.0.1:9424"]
+```
+
+A process of its own answers, with the rights of the workers at most; nobody who asks holds up the
+service. If it ends, another is started. It takes the extra `metrics`
+(`pip install 'lmtp-proto[metrics]'`).
+
+`/metrics`
+: What is counted, as OpenMetrics or, where that is not asked for, Prometheus's text format.
+
+`/healthz`
+: 200 while the service works; 503 with the reason on a line when it stops, when no worker serves,
+  when one of them has given no sign of life for ten seconds, when the supervisor does not look
+  after them, or when the file of a UNIX listener is gone.
+
+There is no TLS and no password: listen on a loopback address or a UNIX socket, or put a proxy in
+front. A request has to come within ten seconds and 8 KiB; of more than 64 connections the oldest is
+closed.
+
+## Prometheus
+
+```yaml
+scrape_configs:
+  - job_name: lmtp
+    static_configs:
+      - targets: ["127.0.0.1:9424"]
+```
+
+## Commands
+
+`lmtp-server ping [--to ADDRESS] [--timeout SECONDS]`
+: Greeting, LHLO, NOOP and QUIT with a server, as a client has them; by default with the first
+  listener of the settings that wants no PROXY header. For health checks from outside: 0 it works,
+  69 what answers is no LMTP server or refuses, 75 no answer in time.
+
+`lmtp-server who [--json]`
+: The sessions now: peer, TLS, the last command (`content` from DATA to the replies), seconds, the
+  recipients of the message, the worker's process id, and the session's id as logs and replies have
+  it. Workers answer within a second or so; those that do not in three are named.
+
+`lmtp-server stats [--json] [--watch [SECONDS]]`
+: The metrics as a table, with the rate of each counter: since the start, with `--watch` since the
+  last time. Histograms are shown as count and mean.
+
+`who` and `stats` ask the control socket `BASE_DIR/control`, or `metrics.control`, of mode 0600;
+they say 69 when the server is not running and 77 to others than its owner. Neither needs the extra
+`metrics`. With the extra `cli`, tables at a terminal are drawn by rich.
+
+## What is counted
+
+Counters have `_total` behind their names, histograms `_bucket`, `_sum` and `_count`. Those of the
+store count where the workers write the mail themselves, not where [users' agents](security.md) do.
+Connections that never become sessions, for there are too many or TLS fails, are not among these.
+"""
+
+
+def _metric(metric: Metric) -> str:
+    labels = []
+    for name, values in metric.labels.items():
+        few = 0 < len(values) <= 16
+        labels.append(f"`{name}`: {', '.join(values)}" if few else f"`{name}`")
+    return _row(f"`{metric.name}`", metric.kind, metric.unit, "; ".join(labels), metric.about)
+
+
+def metrics() -> str:
+    """The page of the metrics."""
+    lines = [_GENERATED, "", _METRICS]
+    lines += ["| name | type | unit | labels | meaning |", "|---|---|---|---|---|"]
+    lines += map(_metric, METRICS)
+    lines.append("")
+    return "\n".join(lines)
+
+
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "state-machine.md": state_machine,
     "state-machine.svg": diagram,
@@ -546,6 +633,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "conformance.md": conformance,
     "dovecot-differences.md": dovecot_differences,
     "settings.md": settings,
+    "metrics.md": metrics,
 }
 """The files that are written, and what is written into them."""
 

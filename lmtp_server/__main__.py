@@ -55,6 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_deliver(commands)
     _add_user(commands)
     _add_quota(commands)
+    _add_ping(commands)
+    _add_who(commands)
+    _add_stats(commands)
     _add_config_command(commands)
     return parser
 
@@ -221,6 +224,75 @@ def _add_quota(commands: "argparse._SubParsersAction[_Parser]") -> None:
     _add_config(quota, "-c", "--config")
 
 
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; allowed are seconds above 0")
+    return seconds
+
+
+def _add_ping(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    ping = commands.add_parser(
+        "ping",
+        help="ask a server whether it works",
+        description="Has a short session with an LMTP server: LHLO, NOOP, QUIT.",
+        epilog="Exit codes: 0 it works, 69 what answers is no LMTP server or refuses, 75 no"
+        " answer, 78 wrong flags or settings.",
+        allow_abbrev=False,
+    )
+    ping.add_argument(
+        "--to",
+        metavar="ADDRESS",
+        help="HOST:PORT, [IPV6]:PORT or unix:PATH (default: the first listener of the settings)",
+    )
+    ping.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        default=10.0,
+        help="how long it all may take (default: 10)",
+    )
+    _add_config(ping, "-c", "--config")
+
+
+def _add_who(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    who = commands.add_parser(
+        "who",
+        help="show the sessions of the running server",
+        description="Prints a line for each session that the server has now.",
+        epilog="Exit codes: 0 done, 69 the server is not running, 75 not all workers have"
+        " answered, 77 only its owner may ask, 78 wrong settings.",
+        allow_abbrev=False,
+    )
+    who.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
+    _add_config(who, "-c", "--config")
+
+
+def _add_stats(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    stats = commands.add_parser(
+        "stats",
+        help="show what the running server has counted",
+        description="Prints the metrics of all workers together, with their rates since the start"
+        " or, with --watch, since the last time.",
+        epilog="Exit codes: 0 done, 69 the server is not running, 75 no answer, 77 only its owner"
+        " may ask, 78 wrong settings.",
+        allow_abbrev=False,
+    )
+    stats.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
+    stats.add_argument(
+        "--watch",
+        metavar="SECONDS",
+        type=_seconds,
+        nargs="?",
+        const=2.0,
+        help="print them again and again (default: every 2 seconds)",
+    )
+    _add_config(stats, "-c", "--config")
+
+
 def _add_config_command(commands: "argparse._SubParsersAction[_Parser]") -> None:
     config = commands.add_parser(
         "config",
@@ -290,6 +362,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return _deliver(arguments, faults)
             case "config":
                 return _config(arguments, faults)
+            case "ping":
+                return _ping(arguments, faults)
             case command:
                 return _ask(command, arguments, faults)
     except KeyboardInterrupt:
@@ -367,8 +441,35 @@ def _deliver(arguments: dict[str, Any], faults: list[str]) -> int:
     return deliver(settings, Order(**arguments))
 
 
+def _ping(arguments: dict[str, Any], faults: list[str]) -> int:
+    if arguments["to"] is not None:
+        # Works without what settings need.
+        from lmtp_sockets import parse_address
+
+        from ._commands._ping import ping
+
+        try:
+            parse_address(arguments["to"])
+        except ValueError as error:
+            faults.append(f"--to: {error}")
+        return _refuse(faults) if faults else ping(arguments["to"], timeout=arguments["timeout"])
+    if not _has_pydantic():
+        return os.EX_CONFIG
+    from ._commands._ping import find_address, ping
+    from ._settings import SettingsError, read_settings
+
+    try:
+        found = find_address(read_settings({}, arguments["config"], faults))
+    except SettingsError as error:
+        return _refuse(error.faults)
+    if found is None:
+        return _refuse(["no listener of the settings can be asked: say --to ADDRESS"])
+    address, implicit_tls = found
+    return ping(address, timeout=arguments["timeout"], implicit_tls=implicit_tls)
+
+
 def _ask(command: str, arguments: dict[str, Any], faults: list[str]) -> int:
-    """The commands that tell of a user."""
+    """The commands that tell of a user, or of the server."""
     if not _has_pydantic():
         return os.EX_CONFIG
     from ._settings import SettingsError, read_settings
@@ -377,6 +478,14 @@ def _ask(command: str, arguments: dict[str, Any], faults: list[str]) -> int:
         settings = read_settings({}, arguments["config"], faults)
     except SettingsError as error:
         return _refuse(error.faults)
+    if command == "who":
+        from ._commands._who import who
+
+        return who(settings, as_json=arguments["as_json"])
+    if command == "stats":
+        from ._commands._stats import stats
+
+        return stats(settings, as_json=arguments["as_json"], watch=arguments["watch"])
     if command == "user":
         from ._commands._user import user
 

@@ -16,6 +16,7 @@ from mailstore import (
     Quota,
     QuotaPolicy,
     RedisQuotas,
+    StoreObserver,
     TraceOptions,
 )
 
@@ -99,13 +100,16 @@ class Quotas:
             self._redis.close()
 
 
-def open_mail(settings: ServeSettings, *, own_uid: int | None) -> Mail:
-    """What delivers by `settings`. `own_uid` is that of `Users`. Raises OSError."""
+def open_mail(
+    settings: ServeSettings, *, own_uid: int | None, observer: StoreObserver | None = None
+) -> Mail:
+    """What delivers by `settings`. `own_uid` is that of `Users`, `observer` the store's. Raises
+    OSError."""
     root = store_root(settings)
     quotas = Quotas(settings, root=root)
     return Mail(
         users=make_users(settings, own_uid=own_uid, quotas=quotas),
-        store=make_store(settings, root=root),
+        store=make_store(settings, root=root, observer=observer),
         quotas=quotas,
     )
 
@@ -140,7 +144,11 @@ def make_users(
 
 
 def make_store(
-    settings: ServeSettings, *, root: str, trace: TraceOptions | None = None
+    settings: ServeSettings,
+    *,
+    root: str,
+    trace: TraceOptions | None = None,
+    observer: StoreObserver | None = None,
 ) -> MaildirStore:
     """A store of the Maildirs below `root`. Raises OSError."""
     return MaildirStore(
@@ -156,6 +164,7 @@ def make_store(
         trace=settings.trace.options if trace is None else trace,
         hard_links=settings.hard_links,
         retries=settings.retries.options,
+        observer=observer,
     )
 
 

@@ -8,6 +8,7 @@ recognise messages that come again because their reply was lost. A `DeliveryRepo
 delivery went.
 """
 
+from ._committer import StoreObserver
 from ._destination import Destination
 from ._handler import Locate, QuotaOf, StoreHandler
 from ._header import HeaderFields
@@ -61,6 +62,7 @@ __all__ = [
     "RetryOptions",
     "Spool",
     "StoreHandler",
+    "StoreObserver",
     "Sync",
     "TraceOptions",
     "Usage",

@@ -7,6 +7,9 @@ in while the last one was being synced; nothing waits for more to come.
 import logging
 import resource
 import threading
+import time
+from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from typing import Final
 
@@ -28,14 +31,30 @@ _OPEN_MAILDIRS: Final = 1024
 _DESCRIPTORS: Final = 8
 
 
+class StoreObserver:
+    """Watches the batches of a store: override what is of interest.
+
+    Its methods are called in the thread that delivers, so they must not block; what they raise is
+    logged.
+    """
+
+    def batch_taken(self, deliveries: int, waiting: int, /) -> None:
+        """So many copies are being delivered now; so many wait for the next batch."""
+
+    def batch_committed(self, deliveries: int, seconds: float, /) -> None:
+        """They were written and synced, or have failed, in so many seconds; each was told."""
+
+
 class Committer:
     """Commits deliveries into Maildirs below the directory `root` (a descriptor).
 
-    The thread starts with the first delivery, and anew in a forked child.
+    The thread starts with the first delivery, and anew in a forked child. `observer` is told of
+    each batch.
     """
 
-    def __init__(self, root: int, sync: Sync) -> None:
+    def __init__(self, root: int, sync: Sync, observer: StoreObserver | None = None) -> None:
         self._sync = sync
+        self._observer = observer
         allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         # No limit at all is -1.
         limit = _OPEN_MAILDIRS if allowed < 0 else min(_OPEN_MAILDIRS, allowed // _DESCRIPTORS)
@@ -77,7 +96,7 @@ class Committer:
     def _run(self) -> None:
         while batch := self._gather():
             try:
-                commit(batch, self._cache, self._sync, self._together)
+                self._commit(batch)
             except Exception as error:
                 # Without this thread nothing would be delivered any more.
                 _logger.exception("a batch of %d deliveries failed", len(batch))
@@ -85,6 +104,26 @@ class Committer:
                     delivery.tell(error)
             finally:
                 self._cache.trim()
+
+    def _commit(self, batch: list[Delivery]) -> None:
+        observer = self._observer
+        if observer is None:
+            commit(batch, self._cache, self._sync, self._together)
+            return
+        self._tell(partial(observer.batch_taken, len(batch), self._queue.qsize()))
+        begun = time.monotonic()
+        try:
+            commit(batch, self._cache, self._sync, self._together)
+        finally:
+            seconds = time.monotonic() - begun
+            self._tell(partial(observer.batch_committed, len(batch), seconds))
+
+    def _tell(self, tell: Callable[[], None]) -> None:
+        try:
+            tell()
+        except Exception:
+            # Nobody's mail is to suffer from who watches.
+            _logger.exception("the observer of the store failed")
 
     def _gather(self) -> list[Delivery]:
         """What has come in, at least one delivery; nothing when the thread is to end."""

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final
 
 from ._batch import Delivery, PreparedDelivery
-from ._committer import Committer
+from ._committer import Committer, StoreObserver
 from ._files import write_all
 from ._folders import Place
 from ._in_place import InPlace, open_in_place
@@ -40,13 +40,14 @@ class CopyWriter:
         sync: Sync,
         line_ending: LineEnding,
         folders: FolderOptions,
+        observer: StoreObserver | None = None,
     ) -> None:
         self._root = root
         self._sync = sync
         self._line_ending = line_ending
         self._names = UniqueNames(hostname)
         self._places = PlaceCache(root, folders, _OPEN_PLACES)
-        self._committer = Committer(root, sync)
+        self._committer = Committer(root, sync, observer)
 
     def submit(
         self,

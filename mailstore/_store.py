@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 
 from lmtp_proto import Pending, Recipient, Reply, Transaction
 
+from ._committer import StoreObserver
 from ._copies import CopyWriter
 from ._destination import Destination
 from ._folders import NoFolderError, Place, find_place
@@ -55,7 +56,7 @@ class MaildirStore:
     group and mode, and nobody else a right to write to them.
 
     With `retries`, a message that comes again because its reply was lost is answered 250 and not
-    stored again.
+    stored again. `observer` is told of the batches.
 
     Raises OSError if `root` cannot be opened.
 
@@ -75,6 +76,7 @@ class MaildirStore:
         trace: TraceOptions = _TRACE,
         hard_links: bool = False,
         retries: RetryOptions | None = None,
+        observer: StoreObserver | None = None,
     ) -> None:
         self._hard_links = hard_links
         self._root = os.path.abspath(root)
@@ -96,6 +98,7 @@ class MaildirStore:
             sync=sync,
             line_ending=line_ending,
             folders=folders,
+            observer=observer,
         )
 
     def open(

@@ -26,6 +26,7 @@ from lmtp_server._agents import (
 )
 from lmtp_server._components import mail_root
 from lmtp_server._logs import DeliveryLog, LineFormat, Log, Logs, Rawlogs
+from lmtp_server._monitoring import Monitoring
 from lmtp_server._privileges import (
     AgentOptions,
     Capability,
@@ -83,9 +84,11 @@ def serve(read: Callable[[], ServeSettings]) -> int:
             reopen=[service.logs.reopen],
             notifier=Notifier(),
             vital=None if broker is None else broker.control,
+            watcher=service.monitoring.watcher,
         ).run()
     finally:
         service.sockets.close()
+        service.monitoring.close()
         if service.settled.broker is not None:
             service.settled.broker.wait()
 
@@ -98,6 +101,7 @@ class _Service:
     ) -> None:
         self.sockets = sockets
         self.settled = Settled(Mode.UNCHANGED)
+        self.monitoring = Monitoring()
         self._read = read
         self._who = _who(settings)
         self._privileges = _plan_privileges(settings)
@@ -121,7 +125,7 @@ class _Service:
                 lookup=make_lookup(settings) if mode is Mode.BROKER else None,
                 options=replace(broker_options(settings), log_files=self.logs.descriptors()),
                 reload=self._reload_agents,
-                load=lambda: load(settings.runtime),
+                load=partial(self._load, settings),
                 # For listeners that a reload adds.
                 keep=[Capability.NET_BIND_SERVICE],
             )
@@ -133,6 +137,10 @@ class _Service:
             _prepare_root(mail_root(settings), None, faults)
             if faults:
                 raise SettingsError(faults)
+
+    def _load(self, settings: ServeSettings) -> None:
+        load(settings.runtime)
+        self.monitoring.load(settings)
 
     def reload(self) -> Plan:
         """A plan from settings that are read anew. Raises PlanError."""
@@ -161,35 +169,44 @@ class _Service:
         if self._privileges.mode is not Mode.BROKER:
             _prepare_root(mail_root(settings), self._privileges.identity, faults)
         log = self.logs.open(settings.log.options, faults)
+        answering = self.monitoring.open(settings, faults)
         if faults or log is None:
             self._dropped()
             raise SettingsError(faults)
         most = settings.limits.user_concurrency_limit
         return Plan(
             work=partial(
-                self._work, settings, listeners, log, self._limits(most) if most else None
+                self._work,
+                settings,
+                listeners,
+                log,
+                answering,
+                self._limits(most) if most else None,
             ),
             count=settings.workers,
             drain=settings.drain,
             rules=_rules(settings.worker),
-            adopted=partial(self._adopted, settings, listeners),
+            adopted=partial(self._adopted, settings, listeners, answering),
             dropped=self._dropped,
         )
 
     def _dropped(self) -> None:
         self.sockets.drop()
         self.logs.drop()
+        self.monitoring.drop()
 
     def _work(
         self,
         settings: ServeSettings,
         listeners: list[Opened],
         log: Log,
+        answering: list[Opened],
         user_limits: UserLimits | None,
         post: Post,
     ) -> None:
         log.install()
         self.sockets.close_others(listeners)
+        counting = self.monitoring.in_worker(post, answering)
         settled = self.settled
         deliveries = _delivery_log(settings)
         raw = settings.log.rawlogs(settings.recipient_delimiter)
@@ -200,15 +217,22 @@ class _Service:
             if settled.broker is None
             else partial(settled.agents, limit=AGENTS_OF_A_WORKER),
             user_limits=user_limits,
-            observers=[lambda _post: deliveries],
+            observers=[
+                lambda _post: deliveries,
+                *([] if counting is None else [lambda _post: counting]),
+            ],
             report=deliveries.report,
             around=None if rawlogs is None else rawlogs.around,
             reopen=[log.reopen],
             ended=[*([] if rawlogs is None else [rawlogs.close]), log.tell],
+            beats=[] if counting is None else [counting.beat],
+            store=counting,
         )
         work(settings, listeners, hooks, post)
 
-    def _adopted(self, settings: ServeSettings, listeners: list[Opened]) -> None:
+    def _adopted(
+        self, settings: ServeSettings, listeners: list[Opened], answering: list[Opened]
+    ) -> None:
         self.sockets.adopt(listeners)
         self.logs.adopt()
         if self._announced and self.settled.broker is not None:
@@ -217,6 +241,7 @@ class _Service:
             except OSError as error:
                 _logger.error("the broker has not said that it has the new settings: %s", error)
         addresses = [each.address for each in listeners]
+        self.monitoring.adopt(settings, answering, addresses, self.settled.confine)
         _announce(settings, [each for each in addresses if each not in self._announced])
         self._announced = addresses
 

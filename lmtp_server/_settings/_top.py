@@ -13,6 +13,7 @@ from ._content import ContentTable
 from ._limits import LimitsTable
 from ._listener import ListenerTable
 from ._log import LogTable
+from ._metrics import MetricsTable
 from ._quota import QuotaTable
 from ._retries import RetriesTable
 from ._table import About, Allowed, Table, TableFault
@@ -56,7 +57,8 @@ class ServeSettings(Table):
     base_dir: Annotated[
         Path | None,
         About(
-            meaning="where the server has its socket `lmtp` if nothing says where to listen",
+            meaning="where the server has its sockets: `control` and, if nothing says where to"
+            " listen, `lmtp`",
             dovecot=("base_dir",),
         ),
     ] = None
@@ -266,6 +268,9 @@ class ServeSettings(Table):
     trace: Annotated[TraceTable, About(meaning="header fields in front of messages")] = TraceTable()
     content: Annotated[ContentTable, About(meaning="content that should not be")] = ContentTable()
     limits: Annotated[LimitsTable, About(meaning="limits of sessions")] = LimitsTable()
+    metrics: Annotated[MetricsTable, About(meaning="what the server tells of itself")] = (
+        MetricsTable()
+    )
     worker: Annotated[WorkerTable, About(meaning="the life of a worker")] = WorkerTable()
     log: Annotated[LogTable, About(meaning="logs and rawlogs")] = LogTable()
 
@@ -299,6 +304,13 @@ class ServeSettings(Table):
                     "there is no certificate: set certificate here or in [tls]",
                 )
         return self
+
+    @property
+    def control(self) -> str | None:
+        """The path of the control socket, None where there is none."""
+        if self.metrics.control is not None:
+            return self.metrics.control
+        return None if self.base_dir is None else f"{self.base_dir}/control"
 
     @property
     def folders(self) -> FolderOptions:

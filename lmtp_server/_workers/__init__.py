@@ -8,9 +8,11 @@ from ._listeners import ACTIVATED, ListenerPlan, Opened, Sockets
 from ._notify import Notifier
 from ._plan import Plan, PlanError, Post, Rules
 from ._presence import Presence
+from ._process import Worker
 from ._runtimes import RUNTIMES, Runtime, fastest, load, missing
 from ._supervisor import Supervisor
 from ._tls import TlsFiles, explain, open_certificates
+from ._watcher import Watcher
 
 __all__ = [
     "ACTIVATED",
@@ -27,6 +29,8 @@ __all__ = [
     "Sockets",
     "Supervisor",
     "TlsFiles",
+    "Watcher",
+    "Worker",
     "explain",
     "fastest",
     "load",

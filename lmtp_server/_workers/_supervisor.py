@@ -23,6 +23,7 @@ from ._plan import Plan, PlanError, Post
 from ._process import Generation, Seat, Worker
 from ._signals import SIGNALS, caught_signals, describe, leave_to_supervisor
 from ._title import Title
+from ._watcher import Watcher
 
 _logger: Final = logging.getLogger("lmtp_server")
 
@@ -52,6 +53,7 @@ class Supervisor:
         reopen: Iterable[Callable[[], None]] = (),
         notifier: Notifier | None = None,
         vital: socket.socket | None = None,
+        watcher: Watcher | None = None,
     ) -> None:
         self._current = Generation(plan)
         self._next: Generation | None = None
@@ -63,6 +65,7 @@ class Supervisor:
         self._reopen = list(reopen)
         self._notifier = notifier or Notifier({})
         self._vital = vital
+        self._watcher = watcher or Watcher()
         self._board = Board()
         self._selector = selectors.DefaultSelector()
         # All workers of the first plan have been ready.
@@ -94,6 +97,12 @@ class Supervisor:
                 while caught:
                     self._take(caught.pop(0))
                 self._look()
+                self._watcher.look(
+                    [each for one in self._generations() for each in one.workers],
+                    self._leaving,
+                    wanted=len(self._current.seats),
+                    stopping=self._stopped,
+                )
                 if self._stopped and not self._workers():
                     return self._status
                 title.show(f"supervisor, {len(self._current.seats)} workers")
@@ -314,6 +323,8 @@ class Supervisor:
         if worker.channel in self._selector.get_map():
             self._selector.unregister(worker.channel)
         worker.channel.close()
+        told = self._stopped or worker in self._leaving
+        self._watcher.buried(worker, failed=not told)
         self._board.free(worker.place)
         if worker in self._leaving:
             self._leaving.remove(worker)

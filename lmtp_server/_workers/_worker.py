@@ -15,7 +15,7 @@ from lmtp_server._components import Mail, make_users, open_mail
 from lmtp_server._observers import observe
 from lmtp_server._privileges import AgentHandler, AgentPool
 from lmtp_server._settings import ServeSettings
-from mailstore import Report, StoreHandler, UserLimits
+from mailstore import Report, StoreHandler, StoreObserver, UserLimits
 
 from ._listeners import Opened
 from ._plan import Post
@@ -53,6 +53,10 @@ class Hooks:
     started: Sequence[Callable[[Post, Presence], None]] = ()
     """Called before connections are accepted, with what the worker has from its supervisor and
     who is there."""
+    beats: Sequence[Callable[[], None]] = ()
+    """Called again and again, a second apart or less, where sessions are served."""
+    store: StoreObserver | None = None
+    """Watches the store, where the worker writes mail itself."""
     reopen: Sequence[Callable[[], None]] = ()
     """Called when log files are to be opened anew."""
     ended: Sequence[Callable[[], None]] = ()
@@ -73,13 +77,15 @@ def work(settings: ServeSettings, listeners: Sequence[Opened], hooks: Hooks, pos
 
     def beat() -> None:
         presence.beat()
+        for each in hooks.beats:
+            each()
         count = post.place.connections
         title.show(f"{count} connection{'' if count == 1 else 's'}")
 
     handler: _Handler | _AgentHandler
     if hooks.agents is None:
         # Where it writes as one user, that is its own.
-        mail = open_mail(settings, own_uid=os.geteuid())
+        mail = open_mail(settings, own_uid=os.geteuid(), observer=hooks.store)
         close = mail.close
         handler = _Handler(mail, trusted, hooks.user_limits, hooks.report)
     else:
