@@ -14,7 +14,7 @@ import ssl
 import sys
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from lmtp_server import _logging, _mail_root, _privileges
 from lmtp_server._agents import AGENTS_OF_A_WORKER, broker_options, make_lookup, valid_ids
@@ -40,6 +40,9 @@ from lmtp_server._workers import (
 from lmtp_server._workers._worker import Hooks, work
 from lmtp_sockets import activated_sockets
 from mailstore import UserLimits
+
+if TYPE_CHECKING:
+    from lmtp_server._plugins import Plugins
 
 _logger: Final = logging.getLogger("lmtp_server")
 
@@ -140,7 +143,13 @@ class _Service:
             raise SettingsError(faults)
         most = settings.limits.user_concurrency_limit
         return Plan(
-            work=partial(self._work, settings, listeners, self._limits(most) if most else None),
+            work=partial(
+                self._work,
+                settings,
+                listeners,
+                self._limits(most) if most else None,
+                _plugins(settings),
+            ),
             count=settings.workers,
             drain=settings.drain,
             rules=_rules(settings.worker),
@@ -153,6 +162,7 @@ class _Service:
         settings: ServeSettings,
         listeners: list[Opened],
         user_limits: UserLimits | None,
+        plugins: "Plugins | None",
         post: Post,
     ) -> None:
         self.sockets.close_others(listeners)
@@ -163,6 +173,7 @@ class _Service:
             if settled.broker is None
             else partial(settled.agents, limit=AGENTS_OF_A_WORKER),
             user_limits=user_limits,
+            plugins=plugins,
         )
         work(settings, listeners, hooks, post)
 
@@ -173,6 +184,14 @@ class _Service:
         addresses = [each.address for each in listeners]
         _announce(settings, [each for each in addresses if each not in self._announced])
         self._announced = addresses
+
+
+def _plugins(settings: ServeSettings) -> "Plugins | None":
+    if not settings.plugins:
+        return None
+    from lmtp_server._plugins import load_plugins
+
+    return load_plugins(settings.plugins, settings.plugin)
 
 
 def _who(settings: ServeSettings) -> tuple[object, ...]:

@@ -28,7 +28,7 @@ THIRD_PARTY: Final[dict[str, frozenset[str]]] = {
     "lmtp_gevent": frozenset({"gevent"}),
     # Imported by those who use it.
     "mailstore": frozenset({"redis"}),
-    "lmtp_server": frozenset({"gevent", "pydantic", "pydantic_core", "uvloop"}),
+    "lmtp_server": frozenset({"gevent", "pluggy", "pydantic", "pydantic_core", "uvloop"}),
 }
 
 # What the protocol may use of the standard library: modules that compute, and nothing that reads,
