@@ -21,8 +21,12 @@ class _Parser(argparse.ArgumentParser):
         raise _UsageError(f"{message} (see {self.prog} --help)")
 
 
+# What the server runs on, where it is installed.
+_LIBRARIES = ("uvloop", "gevent", "pydantic", "pluggy", "prometheus-client", "redis")
+
+
 class _Version(argparse.Action):
-    """Looks the version up only when it is asked for."""
+    """Looks the versions up only when they are asked for, and imports nothing for it."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_args: object, **_kwargs: object) -> None:
         from importlib.metadata import PackageNotFoundError, version
@@ -31,7 +35,13 @@ class _Version(argparse.Action):
             number = version("lmtp-proto")
         except PackageNotFoundError:
             number = "(version unknown: not installed)"
-        sys.stdout.write(f"lmtp-server {number}\n")
+        lines = [f"lmtp-server {number}", f"Python {sys.version.split()[0]}"]
+        for library in _LIBRARIES:
+            try:
+                lines.append(f"{library} {version(library)}")
+            except PackageNotFoundError:
+                continue
+        sys.stdout.write("\n".join(lines) + "\n")
         parser.exit()
 
 
@@ -47,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs=0,
         dest=argparse.SUPPRESS,
         default=argparse.SUPPRESS,
-        help="show the version and exit",
+        help="show the versions of server, Python and libraries, and exit",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_serve(commands)

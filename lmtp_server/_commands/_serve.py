@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from lmtp_server import _mail_root, _privileges
 from lmtp_server._agents import (
@@ -55,6 +55,10 @@ from lmtp_sockets import activated_sockets
 from mailstore import UserLimits
 
 from ._tls_files import tls_files
+
+if TYPE_CHECKING:
+    from lmtp_server._plugins import Plugins
+
 
 _logger: Final = logging.getLogger("lmtp_server")
 
@@ -182,6 +186,7 @@ class _Service:
                 log,
                 answering,
                 self._limits(most) if most else None,
+                _plugins(settings),
             ),
             count=settings.workers,
             drain=settings.drain,
@@ -202,6 +207,7 @@ class _Service:
         log: Log,
         answering: list[Opened],
         user_limits: UserLimits | None,
+        plugins: "Plugins | None",
         post: Post,
     ) -> None:
         log.install()
@@ -227,6 +233,7 @@ class _Service:
             ended=[*([] if rawlogs is None else [rawlogs.close]), log.tell],
             beats=[] if counting is None else [counting.beat],
             store=counting,
+            plugins=plugins,
         )
         work(settings, listeners, hooks, post)
 
@@ -244,6 +251,14 @@ class _Service:
         self.monitoring.adopt(settings, answering, addresses, self.settled.confine)
         _announce(settings, [each for each in addresses if each not in self._announced])
         self._announced = addresses
+
+
+def _plugins(settings: ServeSettings) -> "Plugins | None":
+    if not settings.plugins:
+        return None
+    from lmtp_server._plugins import load_plugins
+
+    return load_plugins(settings.plugins, settings.plugin)
 
 
 def _who(settings: ServeSettings) -> tuple[object, ...]:

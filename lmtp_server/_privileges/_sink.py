@@ -6,7 +6,7 @@ cannot be had. What reached an agent is stored once for each destination, whatev
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -176,10 +176,15 @@ class AgentSink:
         self._places = accepted.places
         self._content = Content(spool_directory)
         self._due: dict[Recipient, Due] = {}
+        self._left_out: frozenset[Recipient] = frozenset()
 
     def write(self, data: bytes, /) -> Callable[[], None] | None:
         """Take the next octets; a job, if there is one, raises OSError."""
         return self._content.write(data)
+
+    def leave_out(self, recipients: Iterable[Recipient]) -> None:
+        """Before any is delivered to: the message is not for these."""
+        self._left_out = frozenset(recipients)
 
     def deliver(self, recipient: Recipient, /) -> Answer[Reply]:
         """Deliver to one recipient: a reply to come, or a job that leads to one.
@@ -217,6 +222,8 @@ class AgentSink:
         """The recipients of each user, with their places in RCPT order."""
         users: dict[str, list[tuple[int, Recipient]]] = {}
         for index, recipient in enumerate(self._transaction.recipients):
+            if recipient in self._left_out:
+                continue
             users.setdefault(self._places[recipient].user, []).append((index, recipient))
         return users
 

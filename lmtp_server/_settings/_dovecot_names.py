@@ -41,7 +41,7 @@ WITHOUT: Final[Mapping[str, str]] = {
     "maildir_stat_dirs": "folders are not listed",
     "mail_temp_scan_interval": "what is dead in tmp/ is removed after 36 hours",
     "lock_method": "as Dovecot locks `subscriptions` and `dovecot-keywords`: by dotlock files",
-    "mail_plugins": "there are no plugins yet; the quota is built in",
+    "mail_plugins": "set plugins: mail_log and push_notification are there; the quota is built in",
     "mail_attachment_dir": "attachments stay in their messages",
     "mail_attachment_fs": "attachments stay in their messages",
     "mail_attachment_min_size": "attachments stay in their messages",

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import ValidationError
 
-from ._faults import SettingsError, tell
+from ._faults import SettingsError, show_path, tell
 from ._sources import CONFIG, Given, read_environment, read_file, read_flags
 from ._top import ServeSettings
 
@@ -39,6 +39,34 @@ def read_settings(
         settings = ServeSettings.model_validate(given.values)
     except ValidationError as error:
         given.faults += tell(error, ServeSettings, given)
+    given.faults += _plugin_faults(given)
     if given.faults or settings is None:
         raise SettingsError(given.faults)
     return settings
+
+
+def _plugin_faults(given: Given) -> list[str]:
+    """What is wrong with the plugins, as far as they are known whatever else is wrong."""
+    names = given.values.get("plugins", [])
+    tables = given.values.get("plugin", {})
+    if not isinstance(names, list) or not isinstance(tables, dict) or not (names or tables):
+        return []
+    if not all(isinstance(each, str) for each in names):
+        return []
+    if not all(isinstance(each, dict) for each in tables.values()):
+        return []
+    try:
+        from lmtp_server._plugins import PluginsError, load_plugins
+    except ImportError:
+        return ["plugins: pluggy is not installed: pip install 'lmtp-proto[plugins]'"]
+    try:
+        load_plugins(names, tables)
+    except PluginsError as error:
+        return [_told(given, path, text) for path, text in error.faults]
+    return []
+
+
+def _told(given: Given, path: tuple[str, ...], text: str) -> str:
+    place = given.place(path)
+    name = show_path(path)
+    return f"{place}: {name}: {text}" if place and place != name else f"{name}: {text}"

@@ -1,7 +1,7 @@
 """The top level of the settings file."""
 
 import os
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -273,6 +273,16 @@ class ServeSettings(Table):
     )
     worker: Annotated[WorkerTable, About(meaning="the life of a worker")] = WorkerTable()
     log: Annotated[LogTable, About(meaning="logs and rawlogs")] = LogTable()
+    plugins: Annotated[
+        list[str],
+        Allowed("a list of names of plugins"),
+        About(meaning="plugins, in the order in which they are asked"),
+    ] = Field(default_factory=list)
+    plugin: Annotated[
+        dict[str, dict[str, Any]],
+        Allowed("tables [plugin.NAME]"),
+        About(meaning="what plugins are told, in a table `[plugin.NAME]` for each"),
+    ] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _together(self) -> Self:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from lmtp_proto import STANDARD_EXTENSIONS, Around, Extension, Observer, Session, Settings
 from lmtp_server._agents import AgentPlaces, spool_directory
@@ -22,6 +22,9 @@ from ._plan import Post
 from ._presence import Presence
 from ._runtimes import Service, run
 from ._title import Title
+
+if TYPE_CHECKING:
+    from lmtp_server._plugins import PluginHandler, Plugins
 
 # Objects made before the collector looks for cycles, of which a session leaves few.
 _COLLECT_AFTER: Final = 20_000
@@ -44,6 +47,8 @@ class Hooks:
     """Makes the agents that write mail, called once; None where the worker writes it."""
     user_limits: UserLimits | None = None
     """What the workers count deliveries to a user in, together; None where nothing is limited."""
+    plugins: "Plugins | None" = None
+    """Who is asked and told of what goes on; None, and nothing is spent on it."""
     observers: Sequence[Callable[[Post], Observer]] = ()
     """Each makes one that watches the worker's sessions."""
     report: Report | None = None
@@ -92,8 +97,9 @@ def work(settings: ServeSettings, listeners: Sequence[Opened], hooks: Hooks, pos
         pool = hooks.agents()
         close = pool.close
         handler = _AgentHandler(pool, settings, trusted, hooks.user_limits, hooks.report)
+    plugged = None if hooks.plugins is None else _plug(hooks.plugins, handler, settings)
     service = Service(
-        handler=handler,
+        handler=plugged or handler,
         settings=Settings(
             hostname=settings.hostname,
             greeting=settings.greeting,
@@ -114,9 +120,22 @@ def work(settings: ServeSettings, listeners: Sequence[Opened], hooks: Hooks, pos
     )
     _tune()
     run(settings.runtime, service)
+    if plugged is not None:
+        plugged.stop()
     close()
     for ended in hooks.ended:
         ended()
+
+
+def _plug(
+    plugins: "Plugins", handler: "_Handler | _AgentHandler", settings: ServeSettings
+) -> "PluginHandler":
+    """`handler`, with the plugins around it."""
+    from lmtp_server._plugins import PluginHandler
+
+    return PluginHandler(
+        handler, plugins, handler.find, detail_is_mailbox=settings.save_to_detail_mailbox
+    )
 
 
 def _tune() -> None:
@@ -150,6 +169,7 @@ class _Handler(StoreHandler):
         self, mail: Mail, trusted: _Networks, limits: UserLimits | None, report: Report | None
     ) -> None:
         super().__init__(mail.store, mail.users.locate, user_limits=limits, report=report)
+        self.find = mail.users.find
         self._trusts = _Trust(trusted)
 
     def trusts(self, session: Session, /) -> bool:
@@ -176,6 +196,7 @@ class _AgentHandler(AgentHandler):
             user_limits=limits,
             report=report,
         )
+        self.find = users.find
         self._trusts = _Trust(trusted)
 
     def trusts(self, session: Session, /) -> bool:

@@ -29,7 +29,10 @@ THIRD_PARTY: Final[dict[str, frozenset[str]]] = {
     # Imported by those who use it.
     "mailstore": frozenset({"redis"}),
     "lmtp_server": frozenset(
-        {"gevent", "prometheus_client", "pydantic", "pydantic_core", "rich", "uvloop"}
+        {
+            *("gevent", "pluggy", "prometheus_client", "pydantic", "pydantic_core", "rich"),
+            "uvloop",
+        }
     ),
 }
 

@@ -28,6 +28,7 @@ EXTRAS = {
     "lint",
     "metrics",
     "otel",
+    "plugins",
     "redis",
     "server",
     "sql",
