@@ -4,9 +4,21 @@ The invariant: nobody who asks holds up a worker or the supervisor; and a counte
 whatever becomes of the process that counted.
 """
 
-from ._area import Area, WorkerRow
+from ._area import SERVING, STARTING, Area, Seen, WorkerRow
 from ._count import Counting
+from ._health import find_fault
 from ._monitor import Monitor, MonitorOptions
 from ._watch import Watch
 
-__all__ = ["Area", "Counting", "Monitor", "MonitorOptions", "Watch", "WorkerRow"]
+__all__ = [
+    "SERVING",
+    "STARTING",
+    "Area",
+    "Counting",
+    "Monitor",
+    "MonitorOptions",
+    "Seen",
+    "Watch",
+    "WorkerRow",
+    "find_fault",
+]

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, NoReturn
 
+from lmtp_server._workers import Title
+
 from ._area import Area
 from ._control import ControlServer, describe
 from ._families import Family, read_families
@@ -145,6 +147,7 @@ class Monitor:
             # The places that the supervisor logs to may be among what is closed.
             logging.disable()
             _close_sockets({life, self._told, *options.pages, *options.control})
+            Title("lmtp-metrics")
             options.confine()
             with asyncio.Runner() as runner:
                 runner.run(_answer(self.area, self._told, options, life))

@@ -11,6 +11,7 @@ from ._presence import Presence
 from ._process import Worker
 from ._runtimes import RUNTIMES, Runtime, fastest, load, missing
 from ._supervisor import Supervisor
+from ._title import Title
 from ._tls import TlsFiles, explain, open_certificates
 from ._watcher import Watcher
 
@@ -28,6 +29,7 @@ __all__ = [
     "Runtime",
     "Sockets",
     "Supervisor",
+    "Title",
     "TlsFiles",
     "Watcher",
     "Worker",

@@ -1,14 +1,14 @@
 """Health checks, and what the page's server does with clients that are none."""
 
-import os
 import shutil
-import signal
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from lmtp_server._metrics import SERVING, STARTING, Area, Seen, find_fault
 from tests.server._metrics import get, settings
 from tests.server._peer import connect, deliver
 from tests.server._program import Program
@@ -43,18 +43,21 @@ def test_what_is_wrong_is_said(start: Start, folder: Path, config: Config) -> No
     assert get(page, "/healthz")[0] == 200
 
 
-def test_a_service_that_is_held_up_is_not_well(start: Start, folder: Path, config: Config) -> None:
-    program = start("--config", config(*settings(folder, workers=1)))
-    program.addresses()
-    page = f"unix:{folder}/metrics"
-    os.kill(program.pid, signal.SIGSTOP)
-    try:
-        while (answer := get(page, "/healthz"))[0] == 200:
-            pass
-    finally:
-        os.kill(program.pid, signal.SIGCONT)
-    assert answer[0] == 503
-    assert answer[2] == "the supervisor does not look after the workers\n"
+def test_silence_is_no_health() -> None:
+    area = Area()
+    assert find_fault(area, []) == "the supervisor does not look after the workers"
+    area.look(wanted=2, stopping=False)
+    assert find_fault(area, []) == "no worker serves"
+    now = time.monotonic()
+    area.see(Seen(0, 11, SERVING, now))
+    area.see(Seen(1, 12, STARTING, now))
+    assert find_fault(area, []) is None
+    area.see(Seen(1, 12, SERVING, now - 60))
+    assert find_fault(area, []) == "no sign of life of worker 12"
+    area.bury(1, failed=True)
+    assert find_fault(area, []) is None
+    area.look(wanted=2, stopping=True)
+    assert find_fault(area, []) == "the service stops"
 
 
 @pytest.mark.parametrize(
