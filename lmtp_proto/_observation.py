@@ -70,6 +70,7 @@ class Observation:
 
     __slots__ = (
         "_clock",
+        "_commanded",
         "_content_octets",
         "_event",
         "_logs",
@@ -85,6 +86,9 @@ class Observation:
 
     def __init__(self, observer: Observer, session: Session, clock: Callable[[], float]) -> None:
         self._observer = observer
+        # Most that is told is told of commands, and not all want to know.
+        watches = type(observer).commanded is not Observer.commanded
+        self._commanded = observer.commanded if watches else None
         self._session = session
         self._clock = clock
         # Log effects that wait for a place where they can be yielded.
@@ -156,8 +160,9 @@ class Observation:
     def answered(self, reply: Reply) -> None:
         """The last event, or the client that has connected, has its reply."""
         event = self._event
-        seconds = self._clock() - self._since
-        self._tell(self._observer.commanded, self._session, _verb(event), reply, seconds)
+        if self._commanded is not None:
+            seconds = self._clock() - self._since
+            self._tell(self._commanded, self._session, _verb(event), reply, seconds)
         transaction = self._transaction
         if transaction is not None and isinstance(event, Rcpt) and not reply.accepted:
             self._tell(self._observer.recipient_refused, transaction, event.recipient, reply)

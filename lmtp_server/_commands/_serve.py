@@ -25,7 +25,7 @@ from lmtp_server._agents import (
     valid_ids,
 )
 from lmtp_server._components import mail_root
-from lmtp_server._logs import DeliveryLog, LineFormat, Log, Logs, Rawlogs
+from lmtp_server._logs import DebugLog, DeliveryLog, LineFormat, Log, Logs, Rawlogs
 from lmtp_server._monitoring import Monitoring
 from lmtp_server._privileges import (
     AgentOptions,
@@ -225,6 +225,7 @@ class _Service:
             user_limits=user_limits,
             observers=[
                 lambda _post: deliveries,
+                *([lambda _post: DebugLog()] if settings.log.debug else []),
                 *([] if counting is None else [lambda _post: counting]),
             ],
             report=deliveries.report,

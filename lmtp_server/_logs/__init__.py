@@ -1,10 +1,10 @@
 """Logs: destinations, the lines about deliveries, and rawlogs.
 
 A `Log` is opened by the supervisor and inherited by the workers; `DeliveryLog` writes the line of
-each recipient, `Rawlogs` what is read and written.
+each recipient, `DebugLog` what else there is, `Rawlogs` what is read and written.
 """
 
-from ._deliveries import DeliveryLog
+from ._deliveries import DebugLog, DeliveryLog
 from ._line_format import DELIVER_FORMAT, PREFIX, LineFormat
 from ._log import Log, LogError, LogOptions, Logs, configure
 from ._rawlog import RawlogOptions, Rawlogs
@@ -16,6 +16,7 @@ __all__ = [
     "FACILITIES",
     "PREFIX",
     "TIMESTAMP",
+    "DebugLog",
     "DeliveryLog",
     "LineFormat",
     "Log",

@@ -30,8 +30,7 @@ class _Open:
 
 
 class DeliveryLog(Observer):
-    """Logs deliveries by `line`, a format, with `prefix` in front; and, where there are lines at
-    debug, connections and commands.
+    """Logs deliveries by `line`, a format, with `prefix` in front.
 
     `report` is for the store, in whatever thread.
     """
@@ -78,26 +77,6 @@ class DeliveryLog(Observer):
     def transaction_ended(self, transaction: Transaction, _octets: int, _seconds: float, /) -> None:
         """The transaction is over."""
         self._open.pop(transaction, None)
-
-    def connected(self, session: Session, /) -> None:
-        """A session begins."""
-        _debug.debug("%s %s: connected", session.id, session.peer)
-
-    def commanded(self, session: Session, verb: str, reply: Reply, seconds: float, /) -> None:
-        """A command has its reply."""
-        # Without its arguments, which may be secrets.
-        _debug.debug(
-            "%s %s: %s answered %a in %.3f s", session.id, session.peer, verb, str(reply), seconds
-        )
-
-    def disconnected(
-        self, session: Session, octets_in: int, octets_out: int, seconds: float, /
-    ) -> None:
-        """The session is over."""
-        _debug.debug(
-            "%s %s: disconnected: %d octets read, %d written, in %.3f s",
-            *(session.id, session.peer, octets_in, octets_out, seconds),
-        )
 
     def _line(
         self,
@@ -151,3 +130,27 @@ def _describe(report: DeliveryReport | None, reply: Reply) -> str:
     if reply.accepted:
         return f"saved mail to {report.mailbox} before: this is a retry"
     return f"save failed to {report.mailbox}: {reply}"
+
+
+class DebugLog(Observer):
+    """Logs connections and commands, at debug."""
+
+    def connected(self, session: Session, /) -> None:
+        """A session begins."""
+        _debug.debug("%s %s: connected", session.id, session.peer)
+
+    def commanded(self, session: Session, verb: str, reply: Reply, seconds: float, /) -> None:
+        """A command has its reply."""
+        # Without its arguments, which may be secrets.
+        _debug.debug(
+            "%s %s: %s answered %a in %.3f s", session.id, session.peer, verb, str(reply), seconds
+        )
+
+    def disconnected(
+        self, session: Session, octets_in: int, octets_out: int, seconds: float, /
+    ) -> None:
+        """The session is over."""
+        _debug.debug(
+            "%s %s: disconnected: %d octets read, %d written, in %.3f s",
+            *(session.id, session.peer, octets_in, octets_out, seconds),
+        )

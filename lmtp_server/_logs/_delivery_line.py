@@ -24,7 +24,8 @@ _ADDRESS: Final = 320
 _MESSAGE: Final = 1000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not frozen: that takes longer to make.
+@dataclass(slots=True, kw_only=True)
 class Line:
     """One delivery, or one that never was."""
 
