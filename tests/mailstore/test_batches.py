@@ -17,6 +17,20 @@ _MANY = [f"user{number:02}" for number in range(16)]
 _SECONDS = 20.0
 
 
+class _Meeting:
+    """Begins when so many are there; whoever comes later need not wait."""
+
+    def __init__(self, count: int) -> None:
+        self._missing = count
+        self._changed = threading.Condition()
+
+    def attend(self) -> bool:
+        with self._changed:
+            self._missing -= 1
+            self._changed.notify_all()
+            return self._changed.wait_for(lambda: self._missing <= 0, _SECONDS)
+
+
 def _deliver_in_one_batch(
     store: MaildirStore, monkeypatch: pytest.MonkeyPatch, fsync: Callable[[int, str], None]
 ) -> list[int]:
@@ -55,11 +69,11 @@ def _deliver_in_one_batch(
 def test_files_and_directories_are_synced_at_the_same_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Nobody passes before another three are there.
-    files, directories = threading.Barrier(4), threading.Barrier(4)
+    # Nobody passes before four are there.
+    files, directories = _Meeting(4), _Meeting(4)
 
     def fsync(_descriptor: int, path: str) -> None:
-        (directories if path.endswith("/new") else files).wait(_SECONDS)
+        assert (directories if path.endswith("/new") else files).attend()
 
     with opened(tmp_path) as store:
         assert _deliver_in_one_batch(store, monkeypatch, fsync) == [250] * len(_MANY)
