@@ -19,6 +19,8 @@ class Monitoring:
     def __init__(self) -> None:
         self._sockets = Sockets()
         self._monitor = Monitor()
+        # Whoever this process becomes may be unable to read it.
+        self._version = _version()
 
     @property
     def watcher(self) -> Watcher:
@@ -67,7 +69,7 @@ class Monitoring:
                 control=[each.sock for each in opened if each.plan.address == control],
                 listeners=listeners,
                 build={
-                    "version": _version(),
+                    "version": self._version,
                     "python": platform.python_version(),
                     "runtime": settings.runtime,
                 },

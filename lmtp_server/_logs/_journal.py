@@ -14,7 +14,7 @@ _LIMIT: Final = 32_000
 
 
 class Journal(SocketDestination):
-    """Sends records to `path` with the facility of syslog. Raises OSError where nobody listens."""
+    """Sends records to `path` with the facility of syslog."""
 
     def __init__(self, path: str, facility: str) -> None:
         self._facility = FACILITIES[facility]

@@ -5,6 +5,7 @@ the log ends or holds up the service.
 """
 
 import logging
+import sys
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -114,10 +115,8 @@ class Log:
 
     def _open(self, path: str) -> Destination:
         options = self.options
-        if path == "syslog":
-            return Syslog(options.syslog_socket, options.syslog_facility)
-        if path == "journal":
-            return Journal(options.journal_socket, options.syslog_facility)
+        if path in ("syslog", "journal"):
+            return self._connect(path)
         formatter: logging.Formatter = PlainFormatter(options.timestamp)
         if options.format == "json":
             formatter = JsonFormatter()
@@ -131,6 +130,17 @@ class Log:
             file.close()
             raise
         return file
+
+    def _connect(self, path: str) -> Destination:
+        options = self.options
+        made: Syslog | Journal
+        if path == "syslog":
+            made = Syslog(options.syslog_socket, options.syslog_facility)
+        else:
+            made = Journal(options.journal_socket, options.syslog_facility)
+        if made.fault:
+            sys.stderr.write(f"lmtp-server: log: {made.fault}; lines are lost for now\n")
+        return made
 
 
 class Logs:

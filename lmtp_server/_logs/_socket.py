@@ -19,15 +19,20 @@ _THE_LINE: Final = {errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.EMSGSIZE}
 
 
 class SocketDestination(Destination):
-    """Sends each record to `path`; a kind of it overrides `encode`. Raises OSError where nobody
-    listens."""
+    """Sends each record to `path`; a kind of it overrides `encode`. Where nobody listens yet, lines
+    are lost and counted until somebody does: `fault` says why."""
 
     def __init__(self, path: str, formatter: logging.Formatter) -> None:
         super().__init__(formatter)
         self._path = path
         self._socket: socket.socket | None = None
         self._retry_at = 0.0
-        self._connect()
+        self.fault = ""
+        try:
+            self._connect()
+        except OSError as error:
+            # A syslog that starts later is no reason to refuse mail.
+            self.fault = f"nobody listens at {path}: {error.strerror}"
 
     def encode(self, record: logging.LogRecord) -> bytes:
         """What is sent for a record."""

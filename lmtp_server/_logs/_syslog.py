@@ -52,7 +52,7 @@ def severity(level: int) -> int:
 
 
 class Syslog(SocketDestination):
-    """Sends lines to `path` as `facility`. Raises OSError where nobody listens."""
+    """Sends lines to `path` as `facility`."""
 
     def __init__(self, path: str, facility: str) -> None:
         self._facility = FACILITIES[facility]

@@ -31,7 +31,7 @@ _EXAMPLES = dict(
 
 
 def test_every_python_block_is_an_example() -> None:
-    assert len(_EXAMPLES) == _TEXT.count("```python") == 27
+    assert len(_EXAMPLES) == _TEXT.count("```python") == 28
 
 
 _FIRST_PLACE = re.compile(r"""(?<=127\.0\.0\.1)(:|", )2424""")

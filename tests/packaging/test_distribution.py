@@ -20,6 +20,7 @@ pytestmark = pytest.mark.timeout(180)
 EXTRAS = {
     "auth",
     "bench",
+    "cli",
     "docs",
     "fuzz",
     "mutation",

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from lmtp_server._logs import Log, LogError, LogOptions
+from lmtp_server._logs import Log, LogOptions
 from tests.server._peer import deliver
 from tests.server._program import SECONDS, Program, run
 
@@ -121,16 +121,21 @@ def test_what_cannot_be_logged_to_is_a_fault_at_the_start(
     ended = run("serve", "--config", settings, cwd=folder)
     assert ended.returncode == os.EX_CONFIG
     assert ended.stderr.decode().splitlines() == [
+        "lmtp-server: log: nobody listens at x: No such file or directory; lines are lost for now",
         "lmtp-server: log.path: cannot log to 'missing/log': No such file or directory",
-        "lmtp-server: log.info_path: cannot log to 'syslog': No such file or directory",
         "lmtp-server: log.debug_path: cannot log to '/dev/full': No space left on device",
     ]
     assert not (folder / "s").exists()
 
 
-def test_the_journal_is_asked_for_at_the_start(folder: Path) -> None:
-    with pytest.raises(LogError, match=r"log\.path: cannot log to 'journal': No such file"):
-        Log(LogOptions(path="journal", journal_socket=str(folder / "none")))
+def test_a_journal_that_is_not_there_yet(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = folder / "journal"
+    log = Log(LogOptions(path="journal", journal_socket=str(path)))
+    assert capsys.readouterr().err == (
+        f"lmtp-server: log: nobody listens at {path}: No such file or directory;"
+        " lines are lost for now\n"
+    )
+    log.close()
 
 
 def test_a_log_that_cannot_be_opened_keeps_the_old_settings(

@@ -12,7 +12,7 @@ import pytest
 
 from lmtp_blocking import Client
 from lmtp_proto import Recipient, parse_mailbox
-from tests.server._program import Program, run
+from tests.server._program import Program, run_anew
 
 _PLUGIN = """
     import threading
@@ -154,7 +154,7 @@ def test_faults_are_told_with_others(folder: Path) -> None:
         'plugins = ["judge", "nobody", "mail_log", "push_notification"]\nworkers = 0\n'
         '[plugin.judge]\nfault = true\n[plugin.mail_log]\nfields = ["colour"]\n[plugin.other]\n'
     )
-    result = run("serve", "--config", "c.toml", cwd=folder)
+    result = run_anew("serve", "--config", "c.toml", cwd=folder)
     assert result.returncode == 78
     text = result.stderr.decode()
     for part in [
