@@ -20,7 +20,7 @@ sys.path[:0] = [str(_DOCS.parent), str(_DOCS.parent / "adapters")]
 
 from lmtp_proto import TRANSITIONS, State, Verb  # noqa: E402  - behind the path
 from lmtp_server._metrics._definitions import METRICS, Metric  # noqa: E402
-from lmtp_server._settings import describe_dovecot, describe_settings  # noqa: E402
+from lmtp_server._settings._reference import describe_dovecot, describe_settings  # noqa: E402
 
 _GENERATED: Final = "<!-- Written by docs/_generate.py; do not edit. -->"
 # Moves that no command causes.

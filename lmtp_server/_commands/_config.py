@@ -9,12 +9,10 @@ import ssl
 import sys
 import time
 
-from lmtp_server._settings import (
-    DovecotError,
-    ServeSettings,
-    import_doveconf,
-    show_settings,
-)
+from lmtp_server._settings import ServeSettings
+from lmtp_server._settings._doveconf import DovecotError
+from lmtp_server._settings._dovecot_import import import_doveconf
+from lmtp_server._settings._show import show_settings
 
 
 def check(settings: ServeSettings) -> list[str]:

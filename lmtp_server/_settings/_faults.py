@@ -11,7 +11,6 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from ._dovecot_names import hint
 from ._positions import Path
 from ._sources import Given
 from ._table import Table, TableFault, find_setting, settings_of
@@ -114,6 +113,9 @@ def _unknown(path: Path, root: type[Table], given: Given) -> str:
     name = str(path[-1])
     table, _ = find_setting(root, path[:-1], given.values)
     names = list(settings_of(table))
+    # Only here, and where settings are imported, is anything of Dovecot's needed.
+    from ._dovecot_names import hint
+
     known = hint(name, root)
     if known:
         return f"there is no such setting; {known}"

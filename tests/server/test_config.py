@@ -10,13 +10,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lmtp_server.__main__ import main
-from lmtp_server._settings import (
-    SettingsError,
-    describe_dovecot,
-    read_settings,
-    show_settings,
-)
+from lmtp_server._settings import SettingsError, read_settings
 from lmtp_server._settings._positions import find_lines
+from lmtp_server._settings._reference import describe_dovecot
+from lmtp_server._settings._show import show_settings
 from lmtp_server._settings._toml import toml_key, toml_value
 
 Check = Callable[[str], list[str]]

@@ -15,7 +15,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lmtp_server.__main__ import main
-from lmtp_server._settings import DovecotError, import_doveconf, read_settings
+from lmtp_server._settings import read_settings
+from lmtp_server._settings._doveconf import DovecotError
+from lmtp_server._settings._dovecot_import import import_doveconf
 from tests.server._peer import Peer, deliver
 from tests.server._program import Program, run
 
