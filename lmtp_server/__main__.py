@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_who(commands)
     _add_stats(commands)
     _add_config_command(commands)
+    _add_completion(commands)
     return parser
 
 
@@ -303,6 +304,18 @@ def _add_stats(commands: "argparse._SubParsersAction[_Parser]") -> None:
     _add_config(stats, "-c", "--config")
 
 
+def _add_completion(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    completion = commands.add_parser(
+        "completion",
+        help="print what a shell needs to complete these commands",
+        description="Prints a script: 'lmtp-server completion bash >"
+        " /usr/share/bash-completion/completions/lmtp-server'.",
+        epilog="Exit codes: 0 done, 78 wrong flags, or shtab is not installed.",
+        allow_abbrev=False,
+    )
+    completion.add_argument("shell", choices=["bash", "zsh", "fish"])
+
+
 def _add_config_command(commands: "argparse._SubParsersAction[_Parser]") -> None:
     config = commands.add_parser(
         "config",
@@ -374,6 +387,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return _config(arguments, faults)
             case "ping":
                 return _ping(arguments, faults)
+            case "completion":
+                from ._commands._completion import completion
+
+                return _refuse(faults) if faults else completion(_parser(), arguments["shell"])
             case command:
                 return _ask(command, arguments, faults)
     except KeyboardInterrupt:
