@@ -120,6 +120,23 @@ def test_any_octets_in_any_split(data: st.DataObject, octets: bytes, behind: byt
     assert _decode(iter(data.draw(_pieces(wire)))) == _reference(wire)
 
 
+@pytest.mark.parametrize("cut", [1, 100, 40_000, 60_000, -8, -7, -6, -5, -4, -3, -2, -1])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"..\r\n" + (b"x" * 9_000 + b"\r\n") * 8,
+        (b"x" * 9_000 + b"\r\n..y\r\n") * 8,
+        b"a. " * 30_000 + b"\r\n",
+        b"a. " * 20 + b"x" * 70_000 + b"\r\n",
+        (b"a. b.\r\n" * 1_000 + b"..\r\n") * 10,
+    ],
+)
+def test_large_pieces_with_few_dots_and_many(content: bytes, cut: int) -> None:
+    wire = content + b".\r\nNOOP\r\n"
+    pieces = [wire[:cut], wire[cut:]]
+    assert _decode(iter(pieces)) == _reference(wire)
+
+
 # Dots that stand everywhere, apart from each other so far that a large piece has few or many.
 _LINES = st.lists(
     st.tuples(
