@@ -57,7 +57,9 @@ def test_a_server_that_fails_at_each_place(
     client_of: MakeClient, lhlo: bytes, verb: str, answer: bytes, expected: str
 ) -> None:
     script: Script = {"LHLO": lhlo, verb: answer}
-    limits = Limits(reply_timeout=0.1, final_reply_timeout=0.1)
+    # Silence alone is waited for to its end.
+    patience = 0.1 if answer == SILENCE else PATIENCE
+    limits = Limits(reply_timeout=patience, final_reply_timeout=patience)
     chunk_size = 262_144 if verb == "BDAT" else 0
     with (
         InTurn(script) as server,

@@ -77,7 +77,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (site / "judge.py").write_text(textwrap.dedent(_PLUGIN))
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: judge\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[lmtp_server.plugins]\njudge = judge:Judge\n")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), os.environ["PYTHONPATH"]]))
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
     return tmp_path
 
 
