@@ -92,7 +92,7 @@ def _unstuff(octets: bytes, stop: int) -> tuple[bytes, int]:
         if place < 0:
             kept.append(octets[start:stop])
             return b"".join(kept), -1
-        if octets[place - 2 : place] == b"\r\n":
+        if place >= 2 and octets[place - 2 : place] == b"\r\n":
             kept.append(octets[start:place])
             if octets[place + 1 : place + 3] == b"\r\n":
                 return b"".join(kept), place - 2
