@@ -6,12 +6,12 @@ is made, every reply is sent, nothing is kept.
 
 import argparse
 import asyncio
-import socket
 import sys
 
 import lmtp_sockets
 from benchmarks import _workers
 from lmtp_proto import Handler, Limits, Recipient, Reply, Settings, Transaction
+from lmtp_transport import Listener
 
 # Above the defaults: the benchmarks go to 256 MB and 10,000 connections.
 _MESSAGE_SIZE = 1 << 30
@@ -41,7 +41,7 @@ class DiscardHandler(Handler):
         return DiscardSink()
 
 
-def serve(runtime: str, handler: Handler, listener: socket.socket, settings: Settings) -> None:
+def serve(runtime: str, handler: Handler, listener: Listener, settings: Settings) -> None:
     """Serve `listener` on `runtime` until SIGTERM."""
     if runtime == "gevent":
         import lmtp_gevent
@@ -82,7 +82,9 @@ def main() -> int:
     address = lmtp_sockets.format_address(listener)
     print(f"listening on {address}", file=sys.stderr, flush=True)
     handler = DiscardHandler()
-    _workers.run(arguments.workers, lambda: serve(arguments.runtime, handler, listener, settings))
+    workers: int = arguments.workers
+    place = Listener(listener, shared=workers > 1)
+    _workers.run(workers, lambda: serve(arguments.runtime, handler, place, settings))
     return 0
 
 

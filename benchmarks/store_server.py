@@ -12,6 +12,7 @@ import lmtp_sockets
 from benchmarks import _workers
 from benchmarks.discard_server import serve
 from lmtp_proto import Recipient, Settings
+from lmtp_transport import Listener
 from mailstore import DeliveredTo, MaildirStore, StoreHandler, Sync, TraceOptions
 
 # As the daemon's workers have it.
@@ -51,7 +52,9 @@ def main() -> int:
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER, 20, 20)
     sys.setswitchinterval(_SWITCH_INTERVAL)
-    _workers.run(arguments.workers, lambda: serve("uvloop", handler, listener, settings))
+    workers: int = arguments.workers
+    place = Listener(listener, shared=workers > 1)
+    _workers.run(workers, lambda: serve("uvloop", handler, place, settings))
     return 0
 
 

@@ -18,7 +18,7 @@ from lmtp_proto import (
     Service,
     Settings,
 )
-from lmtp_sockets import ACCEPT_PAUSE, accept, refuse
+from lmtp_sockets import ACCEPT_PAUSE, SHARE_PAUSE, accept, refuse
 from lmtp_transport import ConnectionLimit, Listener, Listeners, PeerLimit, Reception
 
 from ._session import ServerSession
@@ -86,8 +86,7 @@ class Server:
                 accepted = accept(listener)
             except OSError as error:
                 _logger.error("cannot accept a connection: %s", error)
-                self._loop.remove_reader(listener)
-                self._loop.call_later(ACCEPT_PAUSE, self._listen, listener, reception)
+                self._pause(listener, reception, ACCEPT_PAUSE)
                 return
             if accepted is None:
                 return
@@ -102,6 +101,14 @@ class Server:
             task = self._loop.create_task(self._adopt(session, sock))
             self._adoptions.add(task)
             task.add_done_callback(self._adoptions.discard)
+            if reception.is_shared:
+                self._pause(listener, reception, SHARE_PAUSE)
+                return
+
+    def _pause(self, listener: socket.socket, reception: Reception, seconds: float) -> None:
+        assert self._loop is not None
+        self._loop.remove_reader(listener)
+        self._loop.call_later(seconds, self._listen, listener, reception)
 
     def _listen(self, listener: socket.socket, reception: Reception) -> None:
         assert self._loop is not None

@@ -3,7 +3,7 @@
 Nothing here waits for a peer by itself: what blocks or suspends is each runtime's own.
 """
 
-from ._accept import ACCEPT_PAUSE, LINGER, accept, refuse
+from ._accept import ACCEPT_PAUSE, LINGER, SHARE_PAUSE, accept, refuse
 from ._activation import activated_sockets
 from ._address import (
     TcpAddress,
@@ -31,6 +31,7 @@ __all__ = [
     "ACCEPT_PAUSE",
     "BACKLOG",
     "LINGER",
+    "SHARE_PAUSE",
     "THREAD",
     "AddressInfo",
     "AwaitConnected",

@@ -7,6 +7,10 @@ from typing import Final
 ACCEPT_PAUSE: Final = 0.5
 """Seconds to leave connections waiting when `accept()` has raised."""
 
+SHARE_PAUSE: Final = 0.001
+"""Seconds to leave connections to other processes when `accept()` at a listener that they share has
+given one. Without it, whichever runs takes in all that come while the others are being woken."""
+
 LINGER: Final = 5.0
 """Seconds to leave a peer, once nothing more is written to it, to close its side. Closing before
 it has would reset a connection with unread octets, and could destroy the last reply on its way."""

@@ -36,6 +36,9 @@ class Listener:
     """Group ID of the file, None as it comes."""
     name: str = ""
     """What sessions know it by: `Session.listener`."""
+    shared: bool = False
+    """Other processes accept here, too: each takes in one connection at a time and leaves those
+    behind it to the others for a moment, so that each gets its part of many."""
     limits: Sequence[ConnectionLimit] = ()
     """What the sessions that begin here have to be admitted by, each of them, in this order."""
 

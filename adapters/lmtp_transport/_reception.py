@@ -54,6 +54,11 @@ class Reception:
         return self._received(session)
 
     @property
+    def is_shared(self) -> bool:
+        """Whether other processes accept at this listener, too."""
+        return self._listener.shared
+
+    @property
     def too_many(self) -> bytes:
         """What is written to a connection that is one too many: nothing where TLS would have to be
         done for it first."""

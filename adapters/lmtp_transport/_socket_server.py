@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 from typing import ClassVar, Generic, TypeVar
 
 from lmtp_proto import Effect, Handler, Service, Settings
-from lmtp_sockets import ACCEPT_PAUSE, accept, peer_name, refuse
+from lmtp_sockets import ACCEPT_PAUSE, SHARE_PAUSE, accept, peer_name, refuse
 
 from ._listener import Listener, Listeners
 from ._peers import ConnectionLimit, PeerLimit
@@ -110,5 +110,7 @@ class SocketServer(ABC, Generic[S]):
         if len(self._sessions) < self._max_connections:
             peer, client_ip = peer_name(address)
             if self._begin_session(sock, peer, reception.converse(peer, client_ip)):
+                if reception.is_shared:
+                    self._pause(SHARE_PAUSE)
                 return
         refuse(sock, reception.too_many)

@@ -70,8 +70,9 @@ class Opened:
         """Where it listens, with the port that was found for port 0."""
         return format_address(self.sock)
 
-    def listener(self, presence: ConnectionLimit) -> Listener:
-        """For a server in a worker, which counts for itself; `presence` admits last."""
+    def listener(self, presence: ConnectionLimit, *, shared: bool) -> Listener:
+        """For a server in a worker, which counts for itself; `presence` admits last. `shared`:
+        other workers accept there, too."""
         plan = self.plan
         limits: list[ConnectionLimit] = []
         if plan.client_limit is not None:
@@ -85,6 +86,7 @@ class Opened:
             proxies=plan.proxies,
             name=plan.address,
             limits=[*limits, presence],
+            shared=shared,
         )
 
 

@@ -112,7 +112,7 @@ def work(settings: ServeSettings, listeners: Sequence[Opened], hooks: Hooks, pos
             names_refusals=True,
             around=hooks.around,
         ),
-        listeners=[each.listener(presence) for each in listeners],
+        listeners=[each.listener(presence, shared=settings.workers > 1) for each in listeners],
         max_connections=settings.limits.client_limit,
         channel=post.channel,
         beat=beat,

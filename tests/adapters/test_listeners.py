@@ -4,13 +4,14 @@ import os
 import socket
 import stat
 from collections.abc import Callable
+from contextlib import ExitStack
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
-from lmtp_proto import Session
-from lmtp_sockets import UnixAddress, listen, set_rights
+from lmtp_proto import Handler, Session
+from lmtp_sockets import UnixAddress, accept, format_address, listen, set_rights
 from lmtp_transport import ConnectionLimit, Listener, Listeners
 from tests.adapters.harness import Connect, Mailbox, Start
 
@@ -84,6 +85,33 @@ class TestProxies:
     def test_nobody_is_unless_listed(self) -> None:
         assert not Listener("[::]:0").is_proxy("192.0.2.9")
         assert not Listener("[::]:0").is_proxy(None)
+
+
+class _OtherProcess(Handler):
+    """Takes in, when the first session begins, whoever waits at the listener by then."""
+
+    def __init__(self, sock: socket.socket, stack: ExitStack) -> None:
+        self._sock = sock
+        self._stack = stack
+        self.count = 0
+
+    def connect(self, session: Session) -> None:
+        while (accepted := accept(self._sock)) is not None:
+            self._stack.enter_context(accepted[0])
+            self.count += 1
+
+
+class TestShared:
+    def test_who_waits_is_left_to_other_processes(self, start: Start, connect: Connect) -> None:
+        with ExitStack() as stack:
+            sock = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=100))
+            clients = [connect(format_address(sock)) for _ in range(60)]
+            sock.setblocking(False)
+            other = _OtherProcess(sock, stack)
+            start(other, Listener(sock.dup(), shared=True))
+            clients[0].expect(b"220")
+            # Unshared, a server takes in all of them before it serves the first.
+            assert other.count >= 30
 
 
 class _Never(ConnectionLimit):
