@@ -6,6 +6,7 @@ made of what was found out anyway, and content is never read for it a second tim
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -32,12 +33,20 @@ class _Open:
 class DeliveryLog(Observer):
     """Logs deliveries by `line`, a format, with `prefix` in front.
 
-    `report` is for the store, in whatever thread.
+    `report` is for the store, in whatever thread. `trace_id` names the trace of a session, empty
+    where it has none.
     """
 
-    def __init__(self, line: LineFormat, prefix: LineFormat) -> None:
+    def __init__(
+        self,
+        line: LineFormat,
+        prefix: LineFormat,
+        *,
+        trace_id: Callable[[Session], str] | None = None,
+    ) -> None:
         self._format = line
         self._prefix = prefix
+        self._trace_id = trace_id
         self._open: dict[Transaction, _Open] = {}
 
     def report(
@@ -99,7 +108,12 @@ class DeliveryLog(Observer):
 
     def _log(self, line: Line, reply: Reply | None) -> None:
         text = self._prefix.expand(line) + self._format.expand(line)
-        _logger.info("%s", text, extra={"fields": partial(_fields, line, reply)})
+        _logger.info("%s", text, extra={"fields": partial(self._fields, line, reply)})
+
+    def _fields(self, line: Line, reply: Reply | None) -> dict[str, str]:
+        fields = _fields(line, reply)
+        trace_id = "" if self._trace_id is None else self._trace_id(line.session)
+        return {**fields, "trace_id": trace_id} if trace_id else fields
 
 
 def _fields(line: Line, reply: Reply | None) -> dict[str, str]:

@@ -30,17 +30,31 @@ def _table(table: Table, name: str, *, diff: bool) -> Iterator[str]:
             below += _tables(setting, value, path, diff=diff)
         elif value is None:
             yield f"# {key} is not set"
-        elif isinstance(value, Secret) and value.source is None:
-            yield f"# {key} is a secret, which is not shown"
         else:
-            yield f"{toml_key(key)} = {toml_value(plain(value))}"
+            yield from _assignment(key, value)
     yield from below
+
+
+def _assignment(key: str, value: object) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for name in [name for name, item in value.items() if _is_hidden(item)]:
+            yield f"# {key}.{toml_key(name)} is a secret, which is not shown"
+        value = {name: item for name, item in value.items() if not _is_hidden(item)}
+    if _is_hidden(value):
+        yield f"# {key} is a secret, which is not shown"
+    else:
+        yield f"{toml_key(key)} = {toml_value(plain(value))}"
+
+
+def _is_hidden(value: object) -> bool:
+    return isinstance(value, Secret) and value.source is None
 
 
 def _tables(setting: Setting, value: object, path: str, *, diff: bool) -> Iterator[str]:
     if isinstance(value, Table):
         lines = list(_table(value, path, diff=diff))
-        if lines:
+        # A table that need not be there says something by being there.
+        if lines or setting.field.default is None:
             yield from ("", f"[{path}]", *lines)
     elif isinstance(value, list):
         for item in value:

@@ -19,6 +19,7 @@ from ._retries import RetriesTable
 from ._table import About, Allowed, Table, TableFault
 from ._tls import TlsTable
 from ._trace import TraceTable
+from ._traces import TracesTable
 from ._types import (
     Address,
     Flag,
@@ -271,6 +272,9 @@ class ServeSettings(Table):
     metrics: Annotated[MetricsTable, About(meaning="what the server tells of itself")] = (
         MetricsTable()
     )
+    traces: Annotated[
+        TracesTable | None, Allowed("a table"), About(meaning="traces of sessions, where it is set")
+    ] = None
     worker: Annotated[WorkerTable, About(meaning="the life of a worker")] = WorkerTable()
     log: Annotated[LogTable, About(meaning="logs and rawlogs")] = LogTable()
     plugins: Annotated[
