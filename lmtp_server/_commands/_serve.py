@@ -37,6 +37,7 @@ from lmtp_server._privileges import (
     Settled,
 )
 from lmtp_server._settings import ListenerTable, ServeSettings, SettingsError
+from lmtp_server._settings._types import revealed
 from lmtp_server._settings._worker_rules import WorkerTable
 from lmtp_server._tracing import tracing_options
 from lmtp_server._workers import (
@@ -273,7 +274,7 @@ def _plugins(settings: ServeSettings) -> "Plugins | None":
         return None
     from lmtp_server._plugins import load_plugins
 
-    return load_plugins(settings.plugins, settings.plugin)
+    return load_plugins(settings.plugins, revealed(settings.plugin))
 
 
 def _who(settings: ServeSettings) -> tuple[object, ...]:

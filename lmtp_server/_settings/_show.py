@@ -36,17 +36,37 @@ def _table(table: Table, name: str, *, diff: bool) -> Iterator[str]:
 
 
 def _assignment(key: str, value: object) -> Iterator[str]:
+    hidden: list[str] = []
+    shown = _without_secrets(key, value, hidden)
+    for path in hidden:
+        # Nobody but a plugin knows what its texts are.
+        verb = "may be" if key == "plugin" else "is"
+        yield f"# {path} {verb} a secret, which is not shown"
+    if key not in hidden:
+        yield f"{toml_key(key)} = {toml_value(plain(shown))}"
+
+
+def _without_secrets(path: str, value: object, hidden: list[str]) -> object:
+    """The value without what is not to be shown, whose paths go to `hidden`; a list with such an
+    item is left out whole."""
     if isinstance(value, Mapping):
-        for name in [name for name, item in value.items() if _is_hidden(item)]:
-            yield f"# {key}.{toml_key(name)} is a secret, which is not shown"
-        value = {name: item for name, item in value.items() if not _is_hidden(item)}
-    if _is_hidden(value):
-        yield f"# {key} is a secret, which is not shown"
-    else:
-        yield f"{toml_key(key)} = {toml_value(plain(value))}"
+        inside = {
+            name: _without_secrets(f"{path}.{toml_key(name)}", item, hidden)
+            for name, item in value.items()
+        }
+        return {
+            name: item for name, item in inside.items() if f"{path}.{toml_key(name)}" not in hidden
+        }
+    if _has_secret(value):
+        hidden.append(path)
+    return value
 
 
-def _is_hidden(value: object) -> bool:
+def _has_secret(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return any(_has_secret(item) for item in value.values())
+    if isinstance(value, list):
+        return any(_has_secret(item) for item in value)
     return isinstance(value, Secret) and value.source is None
 
 

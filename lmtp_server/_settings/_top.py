@@ -3,7 +3,7 @@
 import os
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from lmtp_server._users import CHARACTERS, MailTemplate
 from lmtp_server._workers import Runtime, fastest
@@ -31,6 +31,7 @@ from ._types import (
     Size,
     Template,
     User,
+    concealed,
     count,
     own_name,
 )
@@ -283,9 +284,12 @@ class ServeSettings(Table):
         About(meaning="plugins, in the order in which they are asked"),
     ] = Field(default_factory=list)
     plugin: Annotated[
-        dict[str, dict[str, Any]],
+        dict[str, Annotated[dict[str, Any], AfterValidator(concealed)]],
         Allowed("tables [plugin.NAME]"),
-        About(meaning="what plugins are told, in a table `[plugin.NAME]` for each"),
+        About(
+            meaning="what plugins are told, in a table `[plugin.NAME]` for each; a text may be"
+            " `{ file = PATH }` or `{ credential = NAME }`"
+        ),
     ] = Field(default_factory=dict)
 
     @model_validator(mode="after")

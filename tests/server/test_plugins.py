@@ -204,9 +204,11 @@ def test_push_notification(folder: Path) -> None:
     with HTTPServer(("127.0.0.1", 0), _Receiver) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        url = f"http://127.0.0.1:{server.server_port}/push"
+        (folder / "secret").write_text(f"http://127.0.0.1:{server.server_port}/push\n")
         program = _serve(
-            folder, f'plugins = ["push_notification"]\n[plugin.push_notification]\nurl = "{url}"\n'
+            folder,
+            'plugins = ["push_notification"]\n[plugin.push_notification]\n'
+            'url = { file = "secret" }\n',
         )
         try:
             (address,) = program.addresses()
