@@ -5,6 +5,7 @@ each recipient, `DebugLog` what else there is, `Rawlogs` what is read and writte
 """
 
 from ._deliveries import DebugLog, DeliveryLog
+from ._fields import decoded
 from ._line_format import DELIVER_FORMAT, PREFIX, LineFormat
 from ._log import Log, LogError, LogOptions, Logs, configure, configure_one_shot
 from ._rawlog import RawlogOptions, Rawlogs
@@ -27,4 +28,5 @@ __all__ = [
     "Rawlogs",
     "configure",
     "configure_one_shot",
+    "decoded",
 ]

@@ -63,7 +63,7 @@ _PLUGIN = """
                 raise RuntimeError("after fell over")
 """
 _MESSAGE = (
-    b"From: <a@b.example>\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n"
+    b"From: J\xc3\xb6 <a@b.example>\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n"
     b"Message-ID: <1@b.example>\r\n\r\nbody\r\n"
 )
 
@@ -179,7 +179,8 @@ def test_mail_log(folder: Path) -> None:
         _send(program.addresses()[0], "fine")
         program.wait_for(
             r"lmtp\(fine\)<\S+\.1>: save: box=INBOX, msgid=<1@b.example>,"
-            rf" size={len(_MESSAGE) - 5}, vsize={len(_MESSAGE)}, from=<a@b.example>, subject=Grüße"
+            rf" size={len(_MESSAGE) - 5}, vsize={len(_MESSAGE)}, from=Jö <a@b.example>,"
+            " subject=Grüße"
         )
     finally:
         program.kill()
@@ -221,7 +222,12 @@ def test_push_notification(folder: Path) -> None:
             program.kill()
             server.shutdown()
             thread.join()
-    shared = {"event": "messageNew", "folder": "INBOX", "from": "<a@b.example>", "subject": "Grüße"}
+    shared = {
+        "event": "messageNew",
+        "folder": "INBOX",
+        "from": "Jö <a@b.example>",
+        "subject": "Grüße",
+    }
     assert bodies == [{"user": "one", **shared}, {"user": "two", **shared}]
 
 
