@@ -178,7 +178,7 @@ def test_mail_log(folder: Path) -> None:
     try:
         _send(program.addresses()[0], "fine")
         program.wait_for(
-            r"lmtp\(fine\)<\S+\.1>: save: box=INBOX, msgid=<1@b.example>,"
+            r"lmtp\(fine\)<\d+><[^<>.]+>: save: box=INBOX, msgid=<1@b.example>,"
             rf" size={len(_MESSAGE) - 5}, vsize={len(_MESSAGE)}, from=Jö <a@b.example>,"
             " subject=Grüße"
         )
@@ -191,7 +191,7 @@ def test_push_notification(folder: Path) -> None:
     came = threading.Event()
 
     class _Receiver(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
+        def do_PUT(self) -> None:
             bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             # The first is not to the receiver's liking.
             self.send_response(500 if len(bodies) == 1 else 204)
