@@ -491,7 +491,8 @@ fault, too; those that Kubernetes sets for a service called `lmtp-server` are le
 
 A setting that is a secret can be read from elsewhere: `url = { file = "/run/secrets/redis" }`, or
 `url = { credential = "redis" }` for one of systemd's (`LoadCredential=`). It is one line. No
-fault repeats a secret, and `config show` shows where it comes from or leaves it out.
+fault repeats a secret, and `config show` shows where it comes from or leaves it out. Any text in a
+table `[plugin.NAME]` may be one, and is dealt with like one.
 """
 
 _FROM_DOVECOT: Final = """\

@@ -22,7 +22,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 # What the server runs on, where it is installed.
-_LIBRARIES = ("uvloop", "gevent", "pydantic", "pluggy", "prometheus-client", "redis")
+_LIBRARIES = (
+    *("uvloop", "gevent", "pydantic", "pluggy", "prometheus-client", "redis"),
+    "opentelemetry-sdk",
+)
 
 
 class _Version(argparse.Action):

@@ -11,7 +11,6 @@ raises is logged, and ends no session.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from email.header import decode_header, make_header
 from email.message import Message
 from email.parser import BytesHeaderParser
 from functools import cached_property
@@ -19,6 +18,7 @@ from functools import cached_property
 from pluggy import HookimplMarker, HookspecMarker
 
 from lmtp_proto import Recipient, Reply, Session, Transaction
+from lmtp_server._logs import decoded
 
 __all__ = ["Content", "Delivery", "Hooks", "MakePlugin", "hookimpl", "hookspec"]
 
@@ -49,14 +49,12 @@ class Content:
 
     def text(self, name: str) -> str:
         """A header field as people read it, on one line; empty where there is none."""
-        value = self.fields.get(name)
-        if value is None:
-            return ""
-        try:
-            value = str(make_header(decode_header(str(value))))
-        except (LookupError, ValueError):
-            value = str(value)
-        return " ".join(value.split())
+        for found, value in self.fields.raw_items():
+            if found.lower() == name.lower():
+                # RFC 6532: what is no ASCII is UTF-8, which `email` keeps as octets.
+                octets = str(value).encode("utf-8", "surrogateescape")
+                return decoded(b" ".join(octets.split()), len(octets))
+        return ""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from lmtp_proto import Reply, Transaction
 
 from ._destination import Destination
+from ._report import Report
 from ._store import NO_QUOTAS, MaildirStore
 
 
@@ -17,16 +18,18 @@ def deliver_one(
     transaction: Transaction,
     destination: Destination,
     content: Iterable[bytes],
+    *,
+    report: Report | None = None,
 ) -> Reply:
     """Deliver `content`, whose lines end in LF or CRLF, to the one recipient of `transaction`,
-    within the quota of `destination`.
+    within the quota of `destination`; `report` is told how it went.
 
     Raises what `content` raises, and OSError if it cannot be kept; then nothing was delivered.
     """
     (recipient,) = transaction.recipients
     quota = destination.quota
     quotas = NO_QUOTAS if quota is None else {recipient: quota}
-    sink = store.open(transaction, {recipient: destination}, quotas)
+    sink = store.open(transaction, {recipient: destination}, quotas, report=report)
     try:
         for piece in content:
             job = sink.write(piece)

@@ -31,6 +31,7 @@ from lmtp_proto import (
 )
 from lmtp_server import _logs, _mail_root
 from lmtp_server._components import Quotas, make_store, store_root
+from lmtp_server._logs import DeliveryLog, LineFormat
 from lmtp_server._settings import ServeSettings
 from lmtp_server._users import Located, MailTemplate, Names, UserEntry
 from mailstore import DeliveredTo, Destination, TraceOptions, deliver_one
@@ -65,7 +66,7 @@ class Order:
 
 def deliver(settings: ServeSettings, order: Order) -> int:
     """Deliver one message; the exit code."""
-    _logs.configure()
+    _logs.configure_one_shot(settings.log.options)
     if not order.keep_environment:
         for name in set(os.environ) - _KEPT:
             del os.environ[name]
@@ -78,8 +79,7 @@ def deliver(settings: ServeSettings, order: Order) -> int:
     if reply.code < 300:
         return os.EX_OK
     if order.explain:
-        # Without the recipient in front: the MTA says by itself whom it is about.
-        sys.stderr.write(_PATH.sub("", reply.text) + "\n")
+        sys.stderr.write(_reason(reply) + "\n")
     return os.EX_TEMPFAIL if reply.code < 500 else os.EX_NOPERM
 
 
@@ -100,19 +100,38 @@ def _deliver(settings: ServeSettings, order: Order) -> Reply:
     except OSError as error:
         raise failure(located.entry.name, error) from error
     destination = Destination(
-        located.maildir, mailbox=order.mailbox or "INBOX", quota=quotas.of(located)
+        located.maildir,
+        mailbox=order.mailbox or "INBOX",
+        quota=quotas.of(located),
+        user=located.entry.name,
+    )
+    log = DeliveryLog(
+        LineFormat(settings.log.deliver_format),
+        LineFormat(settings.log.prefix, prefix=True),
+        service="lda",
+        describe=_reason,
     )
     pieces = _pieces(descriptor)
     try:
         first, sender = _without_from_line(_first(pieces))
         transaction = _transaction(located.entry.name, order, sender)
-        return deliver_one(store, transaction, destination, chain([first], pieces))
+        content = chain([first], pieces)
+        log.transaction_begun(transaction)
+        reply = deliver_one(store, transaction, destination, content, report=log.report)
+        (recipient,) = transaction.recipients
+        log.recipient_answered(transaction, recipient, reply, 0.0)
+        return reply
     except OSError as error:
         raise failure(located.entry.name, error) from error
     finally:
         store.close()
         quotas.finish_warnings()
         quotas.close()
+
+
+def _reason(reply: Reply) -> str:
+    """What a refusal says, without the recipient in front: others say whom it is about."""
+    return _PATH.sub("", reply.text)
 
 
 def _open(path: str | None) -> int:
@@ -184,9 +203,10 @@ def _transaction(user: str, order: Order, from_line: str | None) -> Transaction:
         original = OriginalRecipient("rfc822", order.original)
     sender = from_line if order.sender is None else order.sender
     recipient = Recipient(address=address, parameters=RcptParameters(orcpt=original))
+    session = Session(peer="stdin")
     return Transaction(
-        session=Session(peer="stdin"),
-        id=str(os.getpid()),
+        session=session,
+        id=session.id,
         mail=Mail(reverse_path=_address("-f", sender) if sender else None),
         recipients=[recipient],
     )

@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Final
 
+from lmtp_proto import Recipient, Transaction
 from lmtp_server import _mail_root, _privileges
 from lmtp_server._agents import (
     AGENTS_OF_A_WORKER,
@@ -36,7 +37,9 @@ from lmtp_server._privileges import (
     Settled,
 )
 from lmtp_server._settings import ListenerTable, ServeSettings, SettingsError
+from lmtp_server._settings._types import revealed
 from lmtp_server._settings._worker_rules import WorkerTable
+from lmtp_server._tracing import tracing_options
 from lmtp_server._workers import (
     ListenerPlan,
     Notifier,
@@ -52,12 +55,13 @@ from lmtp_server._workers import (
 )
 from lmtp_server._workers._worker import Hooks, work
 from lmtp_sockets import activated_sockets
-from mailstore import UserLimits
+from mailstore import DeliveryReport, Report, UserLimits
 
 from ._tls_files import tls_files
 
 if TYPE_CHECKING:
     from lmtp_server._plugins import Plugins
+    from lmtp_server._traces import Tracing, TracingOptions
 
 
 _logger: Final = logging.getLogger("lmtp_server")
@@ -174,6 +178,7 @@ class _Service:
             _prepare_root(mail_root(settings), self._privileges.identity, faults)
         log = self.logs.open(settings.log.options, faults)
         answering = self.monitoring.open(settings, faults)
+        tracing = tracing_options(settings, faults)
         if faults or log is None:
             self._dropped()
             raise SettingsError(faults)
@@ -187,6 +192,7 @@ class _Service:
                 answering,
                 self._limits(most) if most else None,
                 _plugins(settings),
+                tracing,
             ),
             count=settings.workers,
             drain=settings.drain,
@@ -208,13 +214,15 @@ class _Service:
         answering: list[Opened],
         user_limits: UserLimits | None,
         plugins: "Plugins | None",
+        options: "TracingOptions | None",
         post: Post,
     ) -> None:
         log.install()
         self.sockets.close_others(listeners)
         counting = self.monitoring.in_worker(post, answering)
         settled = self.settled
-        deliveries = _delivery_log(settings)
+        tracing = _tracing(options)
+        deliveries = _delivery_log(settings, tracing)
         raw = settings.log.rawlogs(settings.recipient_delimiter)
         rawlogs = None if raw is None else Rawlogs(raw)
         hooks = Hooks(
@@ -224,14 +232,21 @@ class _Service:
             else partial(settled.agents, limit=AGENTS_OF_A_WORKER),
             user_limits=user_limits,
             observers=[
+                # Before the lines of deliveries, which name its traces.
+                *([] if tracing is None else [lambda _post: tracing]),
                 lambda _post: deliveries,
                 *([lambda _post: DebugLog()] if settings.log.debug else []),
                 *([] if counting is None else [lambda _post: counting]),
             ],
-            report=deliveries.report,
+            report=_reports(deliveries, tracing),
             around=None if rawlogs is None else rawlogs.around,
+            started=[] if tracing is None else [lambda _post, _presence: tracing.start()],
             reopen=[log.reopen],
-            ended=[*([] if rawlogs is None else [rawlogs.close]), log.tell],
+            ended=[
+                *([] if rawlogs is None else [rawlogs.close]),
+                *([] if tracing is None else [tracing.close]),
+                log.tell,
+            ],
             beats=[] if counting is None else [counting.beat],
             store=counting,
             plugins=plugins,
@@ -259,7 +274,7 @@ def _plugins(settings: ServeSettings) -> "Plugins | None":
         return None
     from lmtp_server._plugins import load_plugins
 
-    return load_plugins(settings.plugins, settings.plugin)
+    return load_plugins(settings.plugins, revealed(settings.plugin))
 
 
 def _who(settings: ServeSettings) -> tuple[object, ...]:
@@ -362,10 +377,31 @@ def _rules(table: WorkerTable) -> Rules:
     )
 
 
-def _delivery_log(settings: ServeSettings) -> DeliveryLog:
+def _delivery_log(settings: ServeSettings, tracing: "Tracing | None") -> DeliveryLog:
     return DeliveryLog(
-        LineFormat(settings.log.deliver_format), LineFormat(settings.log.prefix, prefix=True)
+        LineFormat(settings.log.deliver_format),
+        LineFormat(settings.log.prefix, prefix=True),
+        trace_id=None if tracing is None else tracing.trace_id,
     )
+
+
+def _tracing(options: "TracingOptions | None") -> "Tracing | None":
+    if options is None:
+        return None
+    from lmtp_server._traces import Tracing
+
+    return Tracing(options)
+
+
+def _reports(deliveries: DeliveryLog, tracing: "Tracing | None") -> Report:
+    if tracing is None:
+        return deliveries.report
+
+    def report(transaction: Transaction, recipient: Recipient, report: DeliveryReport) -> None:
+        tracing.report(transaction, recipient, report)
+        deliveries.report(transaction, recipient, report)
+
+    return report
 
 
 def _raise_descriptor_limit() -> None:

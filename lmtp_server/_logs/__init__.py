@@ -5,8 +5,9 @@ each recipient, `DebugLog` what else there is, `Rawlogs` what is read and writte
 """
 
 from ._deliveries import DebugLog, DeliveryLog
+from ._fields import decoded
 from ._line_format import DELIVER_FORMAT, PREFIX, LineFormat
-from ._log import Log, LogError, LogOptions, Logs, configure
+from ._log import Log, LogError, LogOptions, Logs, configure, configure_one_shot
 from ._rawlog import RawlogOptions, Rawlogs
 from ._syslog import FACILITIES
 from ._text import TIMESTAMP
@@ -26,4 +27,6 @@ __all__ = [
     "RawlogOptions",
     "Rawlogs",
     "configure",
+    "configure_one_shot",
+    "decoded",
 ]

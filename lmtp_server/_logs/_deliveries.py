@@ -6,6 +6,7 @@ made of what was found out anyway, and content is never read for it a second tim
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -32,12 +33,25 @@ class _Open:
 class DeliveryLog(Observer):
     """Logs deliveries by `line`, a format, with `prefix` in front.
 
-    `report` is for the store, in whatever thread.
+    `report` is for the store, in whatever thread. `trace_id` names the trace of a session, empty
+    where it has none. `service` is what delivers, and `describe` says of a negative reply why
+    nothing was saved.
     """
 
-    def __init__(self, line: LineFormat, prefix: LineFormat) -> None:
+    def __init__(
+        self,
+        line: LineFormat,
+        prefix: LineFormat,
+        *,
+        trace_id: Callable[[Session], str] | None = None,
+        service: str = "lmtp",
+        describe: Callable[[Reply], str] = str,
+    ) -> None:
         self._format = line
         self._prefix = prefix
+        self._trace_id = trace_id
+        self._service = service
+        self._describe = describe
         self._open: dict[Transaction, _Open] = {}
 
     def report(
@@ -71,7 +85,7 @@ class DeliveryLog(Observer):
         """A recipient has its final reply."""
         known = self._open.get(transaction)
         report = None if known is None else known.reports.pop(recipient, None)
-        message = _describe(report, reply)
+        message = self._outcome(report, reply)
         self._log(self._line(transaction, recipient, message, report, known), reply)
 
     def transaction_ended(self, transaction: Transaction, _octets: int, _seconds: float, /) -> None:
@@ -95,11 +109,28 @@ class DeliveryLog(Observer):
             message=message,
             report=report,
             began=None if known is None else known.began,
+            service=self._service,
         )
+
+    def _outcome(self, report: DeliveryReport | None, reply: Reply) -> str:
+        if report is None:
+            if reply.accepted:
+                return f"saved mail, {reply}"
+            return f"not saved: {self._describe(reply)}"
+        if report.error is None:
+            return f"saved mail to {report.mailbox}"
+        if reply.accepted:
+            return f"saved mail to {report.mailbox} before: this is a retry"
+        return f"save failed to {report.mailbox}: {self._describe(reply)}"
 
     def _log(self, line: Line, reply: Reply | None) -> None:
         text = self._prefix.expand(line) + self._format.expand(line)
-        _logger.info("%s", text, extra={"fields": partial(_fields, line, reply)})
+        _logger.info("%s", text, extra={"fields": partial(self._fields, line, reply)})
+
+    def _fields(self, line: Line, reply: Reply | None) -> dict[str, str]:
+        fields = _fields(line, reply)
+        trace_id = "" if self._trace_id is None else self._trace_id(line.session)
+        return {**fields, "trace_id": trace_id} if trace_id else fields
 
 
 def _fields(line: Line, reply: Reply | None) -> dict[str, str]:
@@ -120,16 +151,6 @@ def _fields(line: Line, reply: Reply | None) -> dict[str, str]:
             "storage_id": report.storage_id,
         }
     return fields
-
-
-def _describe(report: DeliveryReport | None, reply: Reply) -> str:
-    if report is None:
-        return f"saved mail, {reply}" if reply.accepted else f"not saved: {reply}"
-    if report.error is None:
-        return f"saved mail to {report.mailbox}"
-    if reply.accepted:
-        return f"saved mail to {report.mailbox} before: this is a retry"
-    return f"save failed to {report.mailbox}: {reply}"
 
 
 class DebugLog(Observer):

@@ -40,6 +40,8 @@ class Line:
     """How the store has dealt with it, None where it never came that far."""
     began: float | None
     """When MAIL came, in the time of time.monotonic()."""
+    service: str = "lmtp"
+    """What has delivered it."""
 
 
 def user_of(line: Line) -> str:
@@ -110,8 +112,8 @@ def _process(_line: Line) -> str:
     return str(os.getpid())
 
 
-def _service(_line: Line) -> str:
-    return "lmtp"
+def _service(line: Line) -> str:
+    return line.service
 
 
 def _remote_ip(line: Line) -> str:

@@ -12,7 +12,7 @@ from ._delivery_line import VALUES, Line
 
 DELIVER_FORMAT: Final = "msgid=%{msgid}: %{message}"
 """As Dovecot's `deliver_log_format`."""
-PREFIX: Final = "lmtp(%{user})<%{pid}><%{session}>: "
+PREFIX: Final = "%{service}(%{user})<%{pid}><%{session}>: "
 """As Dovecot's `mail_log_prefix`."""
 
 _LONG: Final = {name: name for name in VALUES}

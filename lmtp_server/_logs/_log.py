@@ -6,7 +6,7 @@ the log ends or holds up the service.
 
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from ._destination import Destination
@@ -52,12 +52,19 @@ class LogError(Exception):
 
 class Log:
     """The destinations that `options` name, opened; new files are made for `owner`, a UID and a
-    GID. Raises LogError."""
+    GID. `tries`: whether a line is written to each file, to see that it can be. Raises LogError."""
 
-    def __init__(self, options: LogOptions, owner: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        options: LogOptions,
+        owner: tuple[int, int] | None = None,
+        *,
+        tries: bool = True,
+    ) -> None:
         self.options: Final = options
         """What it was made of."""
         self._owner = owner
+        self._tries = tries
         self._opened: dict[str, Destination] = {}
         faults: list[str] = []
         info = options.info_path or options.path
@@ -123,6 +130,8 @@ class Log:
         if path == "stderr":
             return Stderr(formatter)
         file = LogFile(path, formatter, self._owner)
+        if not self._tries:
+            return file
         try:
             # A disk that is full shows with the first line only.
             file.write(_record("the log begins"))
@@ -218,3 +227,17 @@ def _record(text: str) -> logging.LogRecord:
 def configure() -> None:
     """Log to standard error, from INFO up, as the commands do that serve nobody."""
     Log(LogOptions(repeats=0)).install()
+
+
+def configure_one_shot(options: LogOptions) -> None:
+    """Log by `options` as a program does that delivers one message: one that cannot log delivers
+    nevertheless, and standard error, which is for whoever has called it, gets no lines of
+    deliveries."""
+    configure()
+    try:
+        Log(replace(options, repeats=0), tries=False).install()
+    except LogError as error:
+        _logger.warning("%s", error)
+        options = LogOptions()
+    if (options.info_path or options.path) == "stderr":
+        logging.getLogger("lmtp_server.deliveries").setLevel(logging.WARNING)

@@ -5,6 +5,7 @@ over the wire breaks it.
 """
 
 import logging
+import os
 from collections.abc import Mapping
 from typing import Final
 
@@ -15,9 +16,9 @@ _logger: Final = logging.getLogger("lmtp_server.mail_log")
 
 # In the order in which they stand in a line.
 _FIELDS: Final = ("box", "msgid", "size", "vsize", "from", "subject")
-# Octets of a field of the header; msgid is longer than others.
-_MOST: Final = {"msgid": 200}
-_MOST_OF_OTHERS: Final = 80
+# Octets of a value, with the dots that say that there was more.
+_MOST: Final = 80
+_MORE: Final = "..."
 
 
 class MailLog:
@@ -48,19 +49,21 @@ class MailLog:
             "from": lambda: content.text("from"),
             "subject": lambda: content.text("subject"),
         }
-        texts = [
-            f"{name}={_printable(values[name]()[: _MOST.get(name, _MOST_OF_OTHERS)])}"
-            for name in self._fields
-        ]
         _logger.info(
-            "lmtp(%s)<%s>: save: %s",
+            "lmtp(%s)<%s><%s>: save: %s",
             _printable(delivery.user),
-            delivery.transaction.recipient_id(delivery.recipient),
-            ", ".join(texts),
+            os.getpid(),
+            delivery.transaction.id,
+            ", ".join(f"{name}={_short(_printable(values[name]()))}" for name in self._fields),
         )
 
 
 def _printable(text: str) -> str:
-    return "".join(
-        character if character.isprintable() else ascii(character)[1:-1] for character in text
-    )
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _short(text: str) -> str:
+    octets = text.encode()
+    if len(octets) <= _MOST:
+        return text
+    return octets[: _MOST - len(_MORE)].decode("utf-8", "ignore") + _MORE

@@ -19,13 +19,15 @@ from lmtp_server.plugins import Delivery, hookimpl
 _logger: Final = logging.getLogger("lmtp_server.push_notification")
 
 _KEYS: Final = ("url", "timeout", "queue")
+_TYPE: Final = "application/json; charset=utf-8"
 
 
 class PushNotification:
-    """`url`: where to POST, http or https. `timeout`: seconds for each step of it, 5 by default.
+    """`url`: where to PUT, http or https. `timeout`: seconds for each step of it, 5 by default.
     `queue`: how many wait at most, 1000 by default.
 
-    The JSON is that of Dovecot's driver `ox`, without the UIDs, which the IMAP server gives later.
+    The JSON is that of Dovecot's driver `ox`, without what the IMAP server finds out later, and
+    with text decoded.
     """
 
     def __init__(self, table: Mapping[str, object]) -> None:
@@ -78,8 +80,7 @@ class PushNotification:
             "user": delivery.user,
             "event": "messageNew",
             "folder": delivery.mailbox,
-            "from": content.text("from"),
-            "subject": content.text("subject"),
+            **{name: content.text(name) for name in ("from", "subject") if name in content.fields},
         }
         try:
             self._queue.put_nowait(json.dumps(body).encode())
@@ -89,18 +90,18 @@ class PushNotification:
     def _run(self) -> None:
         while (body := self._queue.get()) is not None:
             try:
-                self._post(body)
+                self._put(body)
             except (OSError, http.client.HTTPException) as error:
                 _logger.warning("cannot notify %s: %s", self._url.hostname, error)
 
-    def _post(self, body: bytes) -> None:
+    def _put(self, body: bytes) -> None:
         url = self._url
         assert url.hostname is not None
         kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
         connection = kind(url.hostname, url.port, timeout=self._timeout)
         try:
             target = (url.path or "/") + (f"?{url.query}" if url.query else "")
-            connection.request("POST", target, body, {"Content-Type": "application/json"})
+            connection.request("PUT", target, body, {"Content-Type": _TYPE})
             status = connection.getresponse().status
         finally:
             connection.close()

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from ._faults import SettingsError, show_path, tell
 from ._sources import CONFIG, Given, read_environment, read_file, read_flags
 from ._top import ServeSettings
+from ._types import concealed, revealed
 
 
 def read_settings(
@@ -59,6 +60,11 @@ def _plugin_faults(given: Given) -> list[str]:
         from lmtp_server._plugins import PluginsError, load_plugins
     except ImportError:
         return ["plugins: pluggy is not installed: pip install 'lmtp-proto[plugins]'"]
+    try:
+        # References that lead nowhere are told as what they are.
+        tables = {name: revealed(concealed(table)) for name, table in tables.items()}
+    except ValueError:
+        return []
     try:
         load_plugins(names, tables)
     except PluginsError as error:

@@ -30,17 +30,51 @@ def _table(table: Table, name: str, *, diff: bool) -> Iterator[str]:
             below += _tables(setting, value, path, diff=diff)
         elif value is None:
             yield f"# {key} is not set"
-        elif isinstance(value, Secret) and value.source is None:
-            yield f"# {key} is a secret, which is not shown"
         else:
-            yield f"{toml_key(key)} = {toml_value(plain(value))}"
+            yield from _assignment(key, value)
     yield from below
+
+
+def _assignment(key: str, value: object) -> Iterator[str]:
+    hidden: list[str] = []
+    shown = _without_secrets(key, value, hidden)
+    for path in hidden:
+        # Nobody but a plugin knows what its texts are.
+        verb = "may be" if key == "plugin" else "is"
+        yield f"# {path} {verb} a secret, which is not shown"
+    if key not in hidden:
+        yield f"{toml_key(key)} = {toml_value(plain(shown))}"
+
+
+def _without_secrets(path: str, value: object, hidden: list[str]) -> object:
+    """The value without what is not to be shown, whose paths go to `hidden`; a list with such an
+    item is left out whole."""
+    if isinstance(value, Mapping):
+        inside = {
+            name: _without_secrets(f"{path}.{toml_key(name)}", item, hidden)
+            for name, item in value.items()
+        }
+        return {
+            name: item for name, item in inside.items() if f"{path}.{toml_key(name)}" not in hidden
+        }
+    if _has_secret(value):
+        hidden.append(path)
+    return value
+
+
+def _has_secret(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return any(_has_secret(item) for item in value.values())
+    if isinstance(value, list):
+        return any(_has_secret(item) for item in value)
+    return isinstance(value, Secret) and value.source is None
 
 
 def _tables(setting: Setting, value: object, path: str, *, diff: bool) -> Iterator[str]:
     if isinstance(value, Table):
         lines = list(_table(value, path, diff=diff))
-        if lines:
+        # A table that need not be there says something by being there.
+        if lines or setting.field.default is None:
             yield from ("", f"[{path}]", *lines)
     elif isinstance(value, list):
         for item in value:

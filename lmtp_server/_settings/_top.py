@@ -3,7 +3,7 @@
 import os
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from lmtp_server._users import CHARACTERS, MailTemplate
 from lmtp_server._workers import Runtime, fastest
@@ -19,6 +19,7 @@ from ._retries import RetriesTable
 from ._table import About, Allowed, Table, TableFault
 from ._tls import TlsTable
 from ._trace import TraceTable
+from ._traces import TracesTable
 from ._types import (
     Address,
     Flag,
@@ -30,6 +31,7 @@ from ._types import (
     Size,
     Template,
     User,
+    concealed,
     count,
     own_name,
 )
@@ -271,6 +273,9 @@ class ServeSettings(Table):
     metrics: Annotated[MetricsTable, About(meaning="what the server tells of itself")] = (
         MetricsTable()
     )
+    traces: Annotated[
+        TracesTable | None, Allowed("a table"), About(meaning="traces of sessions, where it is set")
+    ] = None
     worker: Annotated[WorkerTable, About(meaning="the life of a worker")] = WorkerTable()
     log: Annotated[LogTable, About(meaning="logs and rawlogs")] = LogTable()
     plugins: Annotated[
@@ -279,9 +284,12 @@ class ServeSettings(Table):
         About(meaning="plugins, in the order in which they are asked"),
     ] = Field(default_factory=list)
     plugin: Annotated[
-        dict[str, dict[str, Any]],
+        dict[str, Annotated[dict[str, Any], AfterValidator(concealed)]],
         Allowed("tables [plugin.NAME]"),
-        About(meaning="what plugins are told, in a table `[plugin.NAME]` for each"),
+        About(
+            meaning="what plugins are told, in a table `[plugin.NAME]` for each; a text may be"
+            " `{ file = PATH }` or `{ credential = NAME }`"
+        ),
     ] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -268,6 +268,46 @@ def _secret(value: object) -> Secret:
     raise ValueError(f"this is not allowed; allowed is {_SECRET}")
 
 
+def _is_reference(value: object) -> bool:
+    return (
+        isinstance(value, dict) and len(value) == 1 and not {"file", "credential"}.isdisjoint(value)
+    )
+
+
+def concealed(table: dict[str, Any]) -> dict[str, Any]:
+    """A table of which nobody here knows what is in it: texts, at any depth, may be secrets, and a
+    reference to one is what it refers to. Raises ValueError."""
+    return {key: _concealed_below(key, item) for key, item in table.items()}
+
+
+def _concealed_below(key: str, value: object) -> object:
+    try:
+        return _concealed(value)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
+
+
+def _concealed(value: object) -> object:
+    if isinstance(value, str) or _is_reference(value):
+        return _secret(value)
+    if isinstance(value, dict):
+        return concealed(value)
+    if isinstance(value, list):
+        return [_concealed(item) for item in value]
+    return value
+
+
+def revealed(value: object) -> Any:
+    """What was concealed, with its texts."""
+    if isinstance(value, Secret):
+        return value.reveal()
+    if isinstance(value, dict):
+        return {key: revealed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [revealed(item) for item in value]
+    return value
+
+
 def _credential(name: str) -> str:
     # systemd.exec(5), LoadCredential=.
     directory = os.environ.get("CREDENTIALS_DIRECTORY", "")

@@ -1,6 +1,7 @@
 """The commands beside Dovecot's: `deliver` and `dovecot-lda`, `user` and `quota` and `doveadm`."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -64,6 +65,15 @@ def _deliver(folder: Path, *arguments: str) -> tuple[int, list[str]]:
     return done.returncode, done.stderr.decode().splitlines()
 
 
+def _lines(log: str) -> list[str]:
+    """The lines of deliveries, without time, process and session."""
+    found = re.findall(r"(lda\([^)]+\))<\d+><[^<>]+>: (?:Info: )?(msgid=.*)", log)
+    # Two that it has more: what it does about the sender, which is the caller's business here, and
+    # that a mailbox is missing, which follows from what the next line says.
+    more = ("rejected:", "rejection", "failed to open")
+    return [f"{user}: {text}" for user, text in found if not any(one in text for one in more)]
+
+
 def _ask(folder: Path, *arguments: str) -> tuple[int, list[list[str]]]:
     done = run_anew(*arguments, "-c", "ours.toml", cwd=folder)
     return done.returncode, [line.split() for line in done.stdout.decode().splitlines()]
@@ -113,6 +123,8 @@ def test_the_commands_of_dovecot_side_by_side(dovecot: type[PrivateDovecot], fol
             default_fields = {{ uid = "{theirs.uid}", gid = "{theirs.gid}" }}
             [quota]
             rules = ["*:messages=20"]
+            [log]
+            path = "{folder}/log"
             """
         )
         for arguments in _SAME:
@@ -121,6 +133,10 @@ def test_the_commands_of_dovecot_side_by_side(dovecot: type[PrivateDovecot], fol
             assert our_code == code, arguments
             if "full@example.org" in arguments:
                 assert said == we_said == ["Quota exceeded (mailbox for user is full)"]
+        lines = _lines((folder / "log").read_text())
+        assert lines == _lines(theirs.log())
+        assert "lda(joe@example.org): msgid=unspecified: saved mail to INBOX" in lines
+        assert sum("full@example.org" in line for line in lines) == 1
         for arguments, codes in _OTHER.items():
             assert (_lda(theirs, *arguments)[0], _deliver(folder, *arguments)[0]) == codes
         # The same octets in as many messages.

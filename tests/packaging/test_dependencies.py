@@ -31,7 +31,7 @@ THIRD_PARTY: Final[dict[str, frozenset[str]]] = {
     "lmtp_server": frozenset(
         {
             *("gevent", "pluggy", "prometheus_client", "pydantic", "pydantic_core", "rich"),
-            *("shtab", "uvloop"),
+            *("opentelemetry", "shtab", "uvloop"),
         }
     ),
 }

@@ -253,6 +253,32 @@ class TestSecrets:
         assert "hush" not in shown
         assert "# url is a secret" in shown
 
+    def test_texts_that_plugins_are_told_may_be_some(
+        self, folder: Path, check: Check, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (folder / "url").write_text("http://hush.example/\n")
+        start = "plugins = ['mail_log', 'push_notification']\n[plugin.mail_log]\nfields = ['box']\n"
+        start += "[plugin.push_notification]\nqueue = 7\nurl = "
+        assert check(start + "'http://hush.example/'") == []
+        shown = _show(capsys, "--config", "s.toml", "--diff")
+        assert "hush" not in shown
+        assert "# plugin.push_notification.url may be a secret" in shown
+        assert "# plugin.mail_log.fields may be a secret" in shown
+        table = tomllib.loads(shown)["plugin"]
+        assert table == {"mail_log": {}, "push_notification": {"queue": 7}}
+        assert check(start + "{ file = 'url' }") == []
+        shown = _show(capsys, "--config", "s.toml", "--diff")
+        assert "hush" not in shown
+        table = tomllib.loads(shown)["plugin"]["push_notification"]
+        assert table == {"queue": 7, "url": {"file": "url"}}
+        (fault,) = check(start + "{ file = 'missing' }")
+        assert "plugin.push_notification: url: cannot read 'missing'" in fault
+        # The table itself refers to nothing.
+        (fault,) = check("plugins = ['mail_log']\n[plugin.mail_log]\nfile = 'url'\n")
+        assert "plugin.mail_log: there is no 'file'" in fault
+        (fault,) = check("[plugin.file]\nx = 1\n")
+        assert "plugin.file: it is not in use" in fault
+
     @pytest.mark.parametrize(
         ("value", "reason"),
         [

@@ -1,7 +1,9 @@
 """One message delivered from the command line, as an MTA does it."""
 
+import json
 import os
 import pwd
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +78,35 @@ def test_exit_codes(folder: Path, arguments: tuple[str, ...], code: int, said: s
     text = done.stderr.decode()
     assert text == said if said.endswith("\n") or not said else said in text
     assert sorted(path.name for path in folder.iterdir()) == ["settings", "users"]
+
+
+@pytest.mark.parametrize("key", ["path", "info_path"])
+def test_the_log_has_a_line_for_each_delivery(folder: Path, key: str) -> None:
+    (folder / "s.toml").write_text(
+        "[quota]\nmax_mail_size = 60\n"
+        f"[log]\n{key} = 'log'\nformat = 'json'\ndeliver_format = '%e %{{message}}'\n"
+    )
+    command = ("deliver", "-c", "s.toml", "-d", "Me@example.org", "-f", "you@example.net")
+    done = run_anew(*command, cwd=folder, stdin=MESSAGE)
+    assert (done.returncode, done.stderr) == (0, b"")
+    done = run_anew(*command, "-e", cwd=folder, stdin=MESSAGE + b"x" * 60)
+    assert done.returncode == os.EX_NOPERM
+    reason = done.stderr.decode().removesuffix("\n")
+    saved, refused = map(json.loads, (folder / "log").read_text().splitlines())
+    for line, message in ((saved, "saved mail to"), (refused, "save failed to")):
+        text = re.sub(r"<\d+><[^<>]+>", "", line["message"])
+        assert text.startswith(f"lda(me@example.org): you@example.net {message} INBOX")
+    assert refused["message"].endswith(f": {reason}")
+    assert saved["size"] == str(len(MESSAGE))
+
+
+def test_a_log_that_cannot_be_opened_loses_no_mail(folder: Path) -> None:
+    (folder / "s.toml").write_text("[log]\npath = '/proc/log'\n")
+    done = run_anew("deliver", "-c", "s.toml", "-d", "me@example.org", cwd=folder, stdin=MESSAGE)
+    assert done.returncode == 0
+    (line,) = done.stderr.decode().splitlines()
+    assert "log.path: cannot log to '/proc/log'" in line
+    assert _only(folder / "mail/example.org/me") == MESSAGE
 
 
 def test_addresses_that_are_none_lose_no_mail(folder: Path) -> None:

@@ -63,7 +63,7 @@ _PLUGIN = """
                 raise RuntimeError("after fell over")
 """
 _MESSAGE = (
-    b"From: <a@b.example>\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n"
+    b"From: J\xc3\xb6 <a@b.example>\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n"
     b"Message-ID: <1@b.example>\r\n\r\nbody\r\n"
 )
 
@@ -178,8 +178,9 @@ def test_mail_log(folder: Path) -> None:
     try:
         _send(program.addresses()[0], "fine")
         program.wait_for(
-            r"lmtp\(fine\)<\S+\.1>: save: box=INBOX, msgid=<1@b.example>,"
-            rf" size={len(_MESSAGE) - 5}, vsize={len(_MESSAGE)}, from=<a@b.example>, subject=Grüße"
+            r"lmtp\(fine\)<\d+><[^<>.]+>: save: box=INBOX, msgid=<1@b.example>,"
+            rf" size={len(_MESSAGE) - 5}, vsize={len(_MESSAGE)}, from=Jö <a@b.example>,"
+            " subject=Grüße"
         )
     finally:
         program.kill()
@@ -190,7 +191,7 @@ def test_push_notification(folder: Path) -> None:
     came = threading.Event()
 
     class _Receiver(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
+        def do_PUT(self) -> None:
             bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             # The first is not to the receiver's liking.
             self.send_response(500 if len(bodies) == 1 else 204)
@@ -204,9 +205,11 @@ def test_push_notification(folder: Path) -> None:
     with HTTPServer(("127.0.0.1", 0), _Receiver) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        url = f"http://127.0.0.1:{server.server_port}/push"
+        (folder / "secret").write_text(f"http://127.0.0.1:{server.server_port}/push\n")
         program = _serve(
-            folder, f'plugins = ["push_notification"]\n[plugin.push_notification]\nurl = "{url}"\n'
+            folder,
+            'plugins = ["push_notification"]\n[plugin.push_notification]\n'
+            'url = { file = "secret" }\n',
         )
         try:
             (address,) = program.addresses()
@@ -219,7 +222,12 @@ def test_push_notification(folder: Path) -> None:
             program.kill()
             server.shutdown()
             thread.join()
-    shared = {"event": "messageNew", "folder": "INBOX", "from": "<a@b.example>", "subject": "Grüße"}
+    shared = {
+        "event": "messageNew",
+        "folder": "INBOX",
+        "from": "Jö <a@b.example>",
+        "subject": "Grüße",
+    }
     assert bodies == [{"user": "one", **shared}, {"user": "two", **shared}]
 
 
