@@ -35,8 +35,8 @@ _Find = Callable[[Recipient], object]
 
 _HEADER: Final = 64 * 1024
 _WAITING: Final = 10_000
-# Seconds that the hooks after delivery have when the worker ends.
-_LAST_WORDS: Final = 10.0
+# Seconds that the hooks after delivery have when the worker ends, which is soon killed then.
+_LAST_WORDS: Final = 2.0
 _NEGATIVE: Final = range(400, 600)
 _SENDS_AWAY: Final = (421, 554)
 
@@ -261,10 +261,10 @@ class _After:
     def stop(self) -> None:
         """Wait, for a while, until they are told of all."""
         try:
-            self._queue.put(None, timeout=_LAST_WORDS)
+            self._queue.put(None, timeout=_LAST_WORDS / 2)
         except Full:
             pass
-        self._thread.join(_LAST_WORDS)
+        self._thread.join(_LAST_WORDS / 2)
         if self._thread.is_alive():
             _logger.error("plugins: not told of %s deliveries", self._queue.qsize())
 

@@ -19,6 +19,8 @@ from lmtp_server.plugins import Delivery, hookimpl
 _logger: Final = logging.getLogger("lmtp_server.push_notification")
 
 _KEYS: Final = ("url", "timeout", "queue")
+# Seconds that notifications have when the worker ends, which is soon killed then.
+_LAST_WORDS: Final = 2.0
 _TYPE: Final = "application/json; charset=utf-8"
 
 
@@ -60,13 +62,13 @@ class PushNotification:
 
     @hookimpl
     def lmtp_stopped(self) -> None:
-        """Send what waits, as far as one timeout allows."""
+        """Send what waits, as far as a second or two allow."""
         try:
-            self._queue.put(None, timeout=self._timeout)
+            self._queue.put(None, timeout=_LAST_WORDS / 2)
         except Full:
             pass
         if self._thread is not None:
-            self._thread.join(self._timeout)
+            self._thread.join(_LAST_WORDS / 2)
         if self._queue.qsize():
             _logger.warning("%s notifications are not sent", self._queue.qsize())
 
