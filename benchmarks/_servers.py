@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from benchmarks import compiled
 
@@ -57,6 +57,10 @@ class Server(Protocol):
         """
 
 
+CORES: Final = os.cpu_count() or 1
+"""As many workers are the daemon's default."""
+
+
 @dataclass(frozen=True)
 class Ours:
     """This project's adapters: the daemon for "durable", an embedder's server for "discard"."""
@@ -64,7 +68,7 @@ class Ours:
     runtime: str
     workers: int = 1
     is_compiled: bool = False
-    """Whether with the protocol that was compiled to C; discard only."""
+    """Whether with the protocol that was compiled to C."""
 
     @property
     def name(self) -> str:
@@ -87,13 +91,13 @@ class Ours:
             return _compiled(program) if self.is_compiled else _process(program)
         if handler == "unsynced":
             raise ServerError("it syncs what it stores")
-        return _process(["-m", "lmtp_server", "serve", *arguments, "--mail", f"{mail}/{{user}}"])
+        program = ["-m", "lmtp_server", "serve", *arguments, "--mail", f"{mail}/{{user}}"]
+        return _compiled(program) if self.is_compiled else _process(program)
 
 
 @dataclass(frozen=True)
 class Store:
-    """This project's store behind its fastest adapter, in as many workers as the machine has cores:
-    the daemon, and a server for the benchmarks alone where the store is not as the daemon's.
+    """This project's store behind its fastest adapter, in as many workers as the machine has cores.
 
     It syncs as `sync` says: "never" for "unsynced", the others for "durable". With `hard_links`
     the recipients of a message share one file.
@@ -117,15 +121,12 @@ class Store:
     def running(self, handler: Handler, mail: Path) -> AbstractContextManager[Running]:
         if handler != ("unsynced" if self.sync == "never" else "durable"):
             raise ServerError(f"it syncs: {self.sync}")
-        workers = os.cpu_count() or 1
-        if self == Store():
-            return Ours("uvloop", workers).running(handler, mail)
         program = ["-m", "benchmarks.store_server", "--mail", str(mail)]
         if self.sync != Store.sync:
             program += ["--sync", self.sync]
         if self.hard_links:
             program.append("--hard-links")
-        program += ["--workers", str(workers)]
+        program += ["--workers", str(CORES)]
         return _compiled(program) if self.is_compiled else _process(program)
 
 

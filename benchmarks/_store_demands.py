@@ -9,19 +9,23 @@ from collections.abc import Callable, Iterator
 from benchmarks._demands import under_headings
 from benchmarks._disk import Disk
 from benchmarks._report import Results, cost_ratio, growth, rate_ratio, row, text
-from benchmarks._servers import Dovecot, Store
+from benchmarks._servers import CORES, Dovecot, Handler, Ours, Server, Store
 from benchmarks._statistics import Summary
 
 SMALL, RECIPIENTS, LARGE = "c50-10k-r1", "c10-10k-r50", "c1-100m-r1"
 """The names of the scenarios."""
 
+DAEMONS = (Ours("uvloop", CORES), Ours("uvloop", CORES, is_compiled=True))
+"""The daemon as it comes, beside the store alone."""
+
 _REFERENCE = Dovecot().name
 _STREAM = Disk(1).name
 _SMALL_RATE = "10 KB, 50 connections: messages/s"
 # How many times Dovecot's messages/s: handler, scenario, server, least, what it is about.
-_RATES = (
+_RATES: tuple[tuple[Handler, str, Server, float, str], ...] = (
     ("durable", SMALL, Store("optimized"), 4.0, _SMALL_RATE),
     ("durable", SMALL, Store("optimized", is_compiled=True), 4.0, _SMALL_RATE),
+    *(("durable", SMALL, daemon, 4.0, _SMALL_RATE) for daemon in DAEMONS),
     ("durable", SMALL, Store("syncfs"), 6.0, _SMALL_RATE),
     ("durable", SMALL, Store("syncfs", is_compiled=True), 6.0, _SMALL_RATE),
     ("durable", RECIPIENTS, Store("optimized"), 2.0, "50 recipients, own headers: deliveries/s"),
@@ -54,7 +58,7 @@ def _rates(results: Results) -> Iterator[str]:
 
 
 def _costs(results: Results) -> Iterator[str]:
-    for server in (*_SYNCED, *_COMPILED):
+    for server in (*_SYNCED, *_COMPILED, *DAEMONS):
         ratio = cost_ratio(results, "durable", SMALL, server.name, _REFERENCE)
         what = f"10 KB, 50 connections: CPU per message ÷ {_REFERENCE}"
         yield from _row(what, server, "≤", _COST, ratio)
@@ -70,7 +74,7 @@ def _large(results: Results) -> Iterator[str]:
 
 
 def _row(
-    what: str, server: Store, relation: str, bound: float, found: Summary | None
+    what: str, server: Server, relation: str, bound: float, found: Summary | None
 ) -> Iterator[str]:
     """Give the row, if there is a figure."""
     if found is not None:

@@ -19,7 +19,7 @@ from benchmarks._idle import WARMUP
 from benchmarks._load import Load
 from benchmarks._matrix import Cell, Scenario
 from benchmarks._servers import Dovecot, Handler, Server, Store
-from benchmarks._store_demands import LARGE, RECIPIENTS, SMALL
+from benchmarks._store_demands import DAEMONS, LARGE, RECIPIENTS, SMALL
 
 SUMMARY = "durable deliveries beside Dovecot and a C loop: rate, CPU, memory"
 
@@ -34,6 +34,7 @@ _SCENARIOS: Mapping[Scenario, tuple[Server, ...]] = {
         Store("optimized"),
         Store("syncfs"),
         *_COMPILED,
+        *DAEMONS,
         Dovecot(),
         Disk(1),
         Disk(16),
