@@ -60,6 +60,7 @@ _VERBS: Final[dict[type, str]] = {
     XForward: "XFORWARD",
 }
 _KNOWN: Final = frozenset(_VERBS.values())
+_NO_COMMANDS: Final = (Signal, EndOfChunk)
 
 
 class Observation:
@@ -111,7 +112,8 @@ class Observation:
         over = False
         try:
             for effect in conversation:
-                yield from self._logged()
+                if self._logs:
+                    yield from self._logged()
                 if isinstance(effect, Send):
                     self._octets_out += len(effect.data)
                 yield effect
@@ -137,7 +139,7 @@ class Observation:
         if isinstance(event, Content):
             self._content_octets += len(event.data)
         # What is answered at the end of a chunk is its command.
-        elif not isinstance(event, Signal | EndOfChunk):
+        elif not isinstance(event, _NO_COMMANDS):
             self._event = event
             self._since = self._clock()
 
@@ -183,7 +185,7 @@ class Observation:
     def _tell(self, method: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
         try:
             left = method(*args, **kwargs)
-            if isinstance(left, Coroutine):
+            if left is not None and isinstance(left, Coroutine):
                 left.close()
                 raise TypeError("an observer's methods are not awaited")
         except Exception as error:
@@ -194,10 +196,8 @@ class Observation:
                 self._logs.append(Log(Severity.ERROR, text, error))
 
     def _logged(self) -> Generator[Effect, None, None]:
-        logs = self._logs
-        if logs:
-            self._logs = []
-            yield from logs
+        logs, self._logs = self._logs, []
+        yield from logs
 
 
 class ObservedConnection(ServerConnection):
