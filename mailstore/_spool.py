@@ -28,6 +28,9 @@ from ._sync import start_writeback
 # What is written to the file at a time: small enough to hold for each connection, large enough
 # that handing it to a thread costs little.
 _BLOCK: Final = 256 * 1024
+# It is held in pieces, of that and what one write brings: malloc(3) takes what is larger than 128 KiB
+# from the system anew each time, page by page.
+_PIECE: Final = 32 * 1024
 # How much of a file that will be a copy is to be on its way to the disk at a time: enough for the
 # file system to keep it together.
 _STRETCH: Final = 4 << 20
@@ -77,9 +80,11 @@ class Spool:
         "_limit",
         "_line_ending",
         "_open_in_place",
+        "_pieces",
         "_reads_fields",
         "_started",
         "_threshold",
+        "_waiting",
         "field_address",
         "fields",
         "hops",
@@ -111,8 +116,11 @@ class Spool:
         self._reads_fields = reads_fields
         self._threshold = threshold
         self._line_ending = line_ending
+        # What waits to be written: so many octets in pieces, and those behind them.
+        self._pieces: list[bytearray] = []
+        self._waiting = 0
         self._buffer = bytearray()
-        # How many octets the buffer holds before a job takes them.
+        # How many octets wait before a job takes them.
         self._limit = threshold
         self._file: SharedFile | None = None
         self._file_size = 0
@@ -146,20 +154,28 @@ class Spool:
         """
         buffer = self._buffer
         buffer += data
-        if len(buffer) <= self._limit:
+        is_block = self._waiting + len(buffer) > self._limit
+        if not is_block and len(buffer) <= _PIECE:
             return None
         # The LF of a CRLF may be in the next write.
         self._buffer = bytearray()
         if buffer.endswith(b"\r"):
             del buffer[-1:]
             self._buffer += b"\r"
+        self._pieces.append(buffer)
+        self._waiting += len(buffer)
+        if not is_block:
+            return None
+        pieces = self._take_pieces()
         if self._file is None:
             self._file = SharedFile()
             self._limit = _BLOCK
-        return partial(self._write_block, self._file, buffer)
+        return partial(self._write_block, self._file, pieces)
 
     def finish(self) -> None:
         """The content is complete: `rest`, `size` and `virtual_size` have their final values."""
+        if self._pieces:
+            self._buffer = bytearray(b"").join([*self._take_pieces(), self._buffer])
         if self._buffer:
             self.rest = bytes(self._convert(self._buffer, complete=self._file is None))
             self._buffer = bytearray()
@@ -192,19 +208,28 @@ class Spool:
 
     def close(self) -> None:
         """Free memory and file. A job that still runs ends by itself."""
+        self._take_pieces()
         self._buffer = bytearray()
         self.rest = b""
         if self._file is not None:
             self._file.close()
 
-    def _write_block(self, file: SharedFile, block: bytearray) -> None:
+    def _take_pieces(self) -> list[bytearray]:
+        pieces, self._pieces = self._pieces, []
+        self._waiting = 0
+        return pieces
+
+    def _write_block(self, file: SharedFile, pieces: list[bytearray]) -> None:
         is_first = not self._begun
-        stored = self._convert(block, complete=False)
+        if is_first:
+            # The header may be in several.
+            pieces = [bytearray(b"").join(pieces)]
+        stored = [self._convert(piece, complete=False) for piece in pieces]
         if is_first:
             file.adopt(self._open())
         with file.use() as descriptor:
-            write_all(descriptor, *((self._head, stored) if is_first else (stored,)))
-            self._file_size += len(stored)
+            write_all(descriptor, *((self._head, *stored) if is_first else stored))
+            self._file_size += sum(map(len, stored))
             if self._in_place is not None and self._in_place.durable:
                 self._start_writeback(descriptor)
 
