@@ -4,6 +4,7 @@ import os
 import pwd
 import re
 import signal
+import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -28,6 +29,22 @@ driver = "passwd-file"
 path = "SITE/passwd"
 """
 
+JUDGE = """
+    from lmtp_proto import Reply
+    from lmtp_server.plugins import hookimpl
+
+    class Judge:
+        def __init__(self, table):
+            pass
+
+        @hookimpl
+        def lmtp_before_delivery(self, delivery):
+            match delivery.recipient.address.local_part.partition("+")[2]:
+                case "refused":
+                    return Reply(550, "not for this one", enhanced="5.7.1")
+                case "broken":
+                    raise RuntimeError("before fell over")
+"""
 
 NETWORK_USER = "nobody"
 NETWORK_UID_OF_USER = pwd.getpwnam(NETWORK_USER).pw_uid
@@ -166,6 +183,50 @@ def test_deliveries_to_one_user_are_limited_over_all_workers(
         assert accepted[1].say("RSET").startswith("250 ")
         assert accepted[1].say("MAIL FROM:<>").startswith("250 ")
         assert refused[2].say("RCPT TO:<u0@example.org>").startswith("250 ")
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("lines", [1, 60_000], ids=["in memory", "in a file"])
+def test_whom_a_plugin_refuses_is_left_out_of_what_agents_are_given(
+    site: Site, daemons: list[Daemon], monkeypatch: pytest.MonkeyPatch, lines: int
+) -> None:
+    write_users(site)
+    package = site.path / "plugins"
+    information = package / "judge-1.0.dist-info"
+    information.mkdir(parents=True)
+    (package / "judge.py").write_text(textwrap.dedent(JUDGE))
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: judge\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text("[lmtp_server.plugins]\njudge = judge:Judge\n")
+    monkeypatch.setenv("PYTHONPATH", str(package), prepend=os.pathsep)
+    daemon = Daemon(
+        site,
+        f'network_user = "{NETWORK_USER}"\nmail = "~/Maildir"\nplugins = ["judge"]\n'
+        + SETTINGS
+        + USERDB,
+    )
+    daemons.append(daemon)
+    address, _ = daemon.addresses(2)
+    content = b"Subject: x\r\n\r\n" + b"a line\r\n" * lines
+    # Of two for u0 one is refused, both for u1, none for u2.
+    names = ["u0", "u0+refused", "u1+refused", "u1+broken", "u2"]
+    recipients = [f"{name}@example.org" for name in names]
+    for _ in range(2):
+        replies = deliver(address, *recipients, content=content)
+        assert [reply[:9] for reply in replies] == [
+            *("250 2.0.0", "550 5.7.1", "550 5.7.1", "451 4.3.0", "250 2.0.0"),
+        ]
+    for name, count in {"u0": 2, "u1": 0, "u2": 2}.items():
+        stored = [path for path in site.path.joinpath(name).rglob("*") if path.is_file()]
+        mail = [path for path in stored if path.parent.name in {"new", "cur", "tmp"}]
+        assert sorted(mail) == site.mail(name)
+        assert len(mail) == count
+        uid = site.settings["users"][name]["uid"]
+        assert {(path.stat().st_uid, path.stat().st_gid) for path in mail} <= {(uid, uid)}
+        assert {path.read_bytes().count(b"a line\n") for path in mail} <= {lines}
+    # Whose mail was all refused has no agent.
+    owners = {uids for pid in of_session(daemon.pid) for uids in user_ids(pid)}
+    assert str(site.settings["users"]["u0"]["uid"]) in owners
+    assert str(site.settings["users"]["u1"]["uid"]) not in owners
     assert daemon.stop() == 0
 
 
