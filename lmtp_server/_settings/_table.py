@@ -7,7 +7,7 @@ defined; faults, the reference page and `config show` take it from there.
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Final, Union, get_args, get_origin
+from typing import Annotated, Final, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
@@ -43,6 +43,12 @@ class Table(BaseModel):
         # Each table would be built for itself, and once more within the one that holds it.
         defer_build=True,
     )
+
+    @classmethod
+    def unset(cls) -> Self:
+        """The table in which nothing is set. Its defaults are not validated, so that what would
+        validate them need not be built when the program starts."""
+        return cls.model_construct()
 
 
 class TableFault(ValueError):  # noqa: N818  # as pydantic has it, it becomes one of many faults

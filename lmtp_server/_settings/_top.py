@@ -255,7 +255,7 @@ class ServeSettings(Table):
         Allowed("tables [[listener]]"),
         About(meaning="where to listen, and how"),
     ] = Field(default_factory=list)
-    tls: Annotated[TlsTable, About(meaning="certificates", dovecot=("ssl",))] = TlsTable()
+    tls: Annotated[TlsTable, About(meaning="certificates", dovecot=("ssl",))] = TlsTable.unset()
     userdb: Annotated[
         list[Annotated[UserdbTable, Field(discriminator="driver")]],
         Allowed("tables [[userdb]]"),
@@ -265,19 +265,25 @@ class ServeSettings(Table):
             dovecot=("userdb",),
         ),
     ] = Field(default_factory=list)
-    quota: Annotated[QuotaTable, About(meaning="what users may hold")] = QuotaTable()
-    retries: Annotated[RetriesTable, About(meaning="messages that come again")] = RetriesTable()
-    trace: Annotated[TraceTable, About(meaning="header fields in front of messages")] = TraceTable()
-    content: Annotated[ContentTable, About(meaning="content that should not be")] = ContentTable()
-    limits: Annotated[LimitsTable, About(meaning="limits of sessions")] = LimitsTable()
+    quota: Annotated[QuotaTable, About(meaning="what users may hold")] = QuotaTable.unset()
+    retries: Annotated[RetriesTable, About(meaning="messages that come again")] = (
+        RetriesTable.unset()
+    )
+    trace: Annotated[TraceTable, About(meaning="header fields in front of messages")] = (
+        TraceTable.unset()
+    )
+    content: Annotated[ContentTable, About(meaning="content that should not be")] = (
+        ContentTable.unset()
+    )
+    limits: Annotated[LimitsTable, About(meaning="limits of sessions")] = LimitsTable.unset()
     metrics: Annotated[MetricsTable, About(meaning="what the server tells of itself")] = (
-        MetricsTable()
+        MetricsTable.unset()
     )
     traces: Annotated[
         TracesTable | None, Allowed("a table"), About(meaning="traces of sessions, where it is set")
     ] = None
-    worker: Annotated[WorkerTable, About(meaning="the life of a worker")] = WorkerTable()
-    log: Annotated[LogTable, About(meaning="logs and rawlogs")] = LogTable()
+    worker: Annotated[WorkerTable, About(meaning="the life of a worker")] = WorkerTable.unset()
+    log: Annotated[LogTable, About(meaning="logs and rawlogs")] = LogTable.unset()
     plugins: Annotated[
         list[str],
         Allowed("a list of names of plugins"),
