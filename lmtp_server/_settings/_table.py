@@ -48,7 +48,7 @@ class Table(BaseModel):
     def unset(cls) -> Self:
         """The table in which nothing is set. Its defaults are not validated, so that what would
         validate them need not be built when the program starts."""
-        return cls.model_construct()
+        return super().model_construct()
 
 
 class TableFault(ValueError):  # noqa: N818  # as pydantic has it, it becomes one of many faults
