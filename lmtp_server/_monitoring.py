@@ -4,12 +4,12 @@ The invariant: where nothing is asked for, nothing is counted and no process is 
 """
 
 import importlib.util
-import platform
+import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 
 from ._metrics import Counting, Monitor, MonitorOptions, Watch
 from ._settings import ServeSettings
+from ._version import own_version
 from ._workers import ListenerPlan, Opened, Post, Sockets, Watcher
 
 
@@ -19,8 +19,7 @@ class Monitoring:
     def __init__(self) -> None:
         self._sockets = Sockets()
         self._monitor = Monitor()
-        # Whoever this process becomes may be unable to read it.
-        self._version = _version()
+        self._version = ""
 
     @property
     def watcher(self) -> Watcher:
@@ -46,6 +45,8 @@ class Monitoring:
 
     def load(self, settings: ServeSettings) -> None:
         """Load what the process needs, while this one can read all files."""
+        if settings.metrics.listen or settings.control is not None:
+            self._version = self._version or own_version()
         if settings.metrics.listen:
             from ._metrics import _exposition  # noqa: F401  # loaded for a process to come
 
@@ -69,8 +70,8 @@ class Monitoring:
                 control=[each.sock for each in opened if each.plan.address == control],
                 listeners=listeners,
                 build={
-                    "version": self._version,
-                    "python": platform.python_version(),
+                    "version": self._version or own_version(),
+                    "python": ".".join(map(str, sys.version_info[:3])),
                     "runtime": settings.runtime,
                 },
                 confine=confine,
@@ -96,10 +97,3 @@ class Monitoring:
         """Answer no more."""
         self._sockets.close()
         self._monitor.close()
-
-
-def _version() -> str:
-    try:
-        return version("lmtp-proto")
-    except PackageNotFoundError:
-        return "unknown"

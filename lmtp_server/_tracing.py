@@ -3,10 +3,10 @@
 The invariant: where none are asked for, nothing of OpenTelemetry is loaded, in no process.
 """
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from ._settings import ServeSettings
+from ._version import own_version
 
 if TYPE_CHECKING:
     from ._traces import TracingOptions
@@ -27,7 +27,7 @@ def tracing_options(settings: ServeSettings, faults: list[str]) -> "TracingOptio
         return None
     options = TracingOptions(
         hostname=settings.hostname,
-        version=_version(),
+        version=own_version(),
         endpoint=table.endpoint,
         headers={name: value.reveal() for name, value in table.headers.items()},
         timeout=table.timeout,
@@ -39,10 +39,3 @@ def tracing_options(settings: ServeSettings, faults: list[str]) -> "TracingOptio
     except ValueError as error:
         faults.append(f"traces: the environment is no good for OpenTelemetry: {error}")
     return options
-
-
-def _version() -> str:
-    try:
-        return version("lmtp-proto")
-    except PackageNotFoundError:
-        return "unknown"

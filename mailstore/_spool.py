@@ -28,8 +28,8 @@ from ._sync import start_writeback
 # What is written to the file at a time: small enough to hold for each connection, large enough
 # that handing it to a thread costs little.
 _BLOCK: Final = 256 * 1024
-# It is held in pieces, of that and what one write brings: malloc(3) takes what is larger than 128 KiB
-# from the system anew each time, page by page.
+# It is held in pieces, of that and what one write brings: malloc(3) takes what is larger than 128
+# KiB from the system anew each time, page by page.
 _PIECE: Final = 32 * 1024
 # How much of a file that will be a copy is to be on its way to the disk at a time: enough for the
 # file system to keep it together.

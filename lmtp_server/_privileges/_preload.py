@@ -12,10 +12,10 @@ _CODECS: Final = (
     *("ascii", "latin-1", "utf-8", "utf-7", "utf-16-be", "idna", "punycode", "unicode_escape"),
     "raw_unicode_escape",
 )
-# What the standard library imports within functions.
+# What is imported within functions, mostly those of the standard library.
 _MODULES: Final = (
-    *("concurrent.futures.thread", "encodings.idna", "grp", "linecache", "pwd", "stringprep"),
-    *("subprocess", "tempfile", "tokenize", "traceback"),
+    *("concurrent.futures.thread", "difflib", "encodings.idna", "grp", "linecache", "pwd"),
+    *("stringprep", "subprocess", "tempfile", "tokenize", "traceback"),
 )
 
 

@@ -5,7 +5,7 @@ call goes on working. Where the kernel or the machine has no filter to offer, no
 """
 
 import errno
-import platform
+import os
 import struct
 from dataclasses import dataclass
 from typing import Final
@@ -90,7 +90,7 @@ def confine(confinement: Confinement) -> bool:
 
     `forbid_new_privileges` must have been called.
     """
-    machine = platform.machine()
+    machine = os.uname().machine
     if machine not in _ARCHITECTURES:
         return False
     try:

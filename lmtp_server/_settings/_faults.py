@@ -3,7 +3,6 @@
 The invariant: a fault says where it is, what is there and what is allowed; no secret is repeated.
 """
 
-import difflib
 import reprlib
 from collections.abc import Iterator
 from typing import Any, Final
@@ -122,6 +121,9 @@ def _unknown(path: Path, root: type[Table], given: Given) -> str:
     elsewhere = [each for each in _all_paths(root) if each.rpartition(".")[2] == name]
     if elsewhere:
         return f"there is no such setting here; is it {' or '.join(elsewhere[:_NEAR])}?"
+    # For those alone who have made a mistake.
+    import difflib
+
     near = difflib.get_close_matches(name.replace("-", "_").lower(), names, _NEAR)
     if near:
         return f"there is no such setting; is it {' or '.join(near)}?"
