@@ -29,7 +29,7 @@ _LETTERS: Final = string.ascii_lowercase
 _NUMBER: Final = re.compile(rb"[\t-\r ]*([+-]?)0*([0-9]*)")
 
 # RFC 3501: an atom.
-_KEYWORD: Final = re.compile(r'[^\x00-\x20\x7f-\U0010ffff(){%*"\\\]]+')
+_KEYWORD: Final = re.compile(r"[!#$&'+-\[^-z|-~]+")
 # Dovecot's mail_max_keyword_length.
 _LENGTH_LIMIT: Final = 50
 
