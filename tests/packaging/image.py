@@ -20,6 +20,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from lmtp_blocking import Client
+from lmtp_proto import Recipient, parse_mailbox
+
 _HARDENED: Final = (
     *("--read-only", "--tmpfs", "/tmp"),
     *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
@@ -27,6 +30,7 @@ _HARDENED: Final = (
 _ADDRESS: Final = "127.0.0.1:2424"
 _SECONDS: Final = 60.0
 _SENDERS: Final = 4
+_MESSAGES: Final = 200
 
 
 def main() -> int:
@@ -95,19 +99,25 @@ def _stop_under_load(stop: Callable[[], object], message: Path) -> int:
     accepted: list[str] = []
 
     def deliver(user: str) -> None:
-        while _send(message, user) == 0:
-            accepted.append(user)
+        recipient = Recipient(address=parse_mailbox(f"{user}@example.org"))
+        content = message.read_bytes().replace(b"\n", b"\r\n")
+        with Client(_ADDRESS) as client:
+            while True:
+                (result,) = client.submit(None, [recipient], [content])
+                if not result.reply.accepted:
+                    break
+                accepted.append(user)
 
     threads = [threading.Thread(target=deliver, args=(f"user{n}",)) for n in range(_SENDERS)]
     for thread in threads:
         thread.start()
     deadline = time.monotonic() + _SECONDS
-    while len(accepted) < 10 * _SENDERS and time.monotonic() < deadline:
-        time.sleep(0.05)
+    while len(accepted) < _MESSAGES and time.monotonic() < deadline:
+        time.sleep(0.01)
     stop()
     for thread in threads:
         thread.join()
-    assert len(accepted) >= 10 * _SENDERS
+    assert len(accepted) > _MESSAGES
     return len(accepted)
 
 
