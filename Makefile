@@ -38,7 +38,6 @@ bench: $(READY)-server-gevent-bench
 
 docs: $(READY)-docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html $(ARGS)
-	$(BIN)/python -m sphinx -W --keep-going -b man docs docs/_build/man
 
 lint: $(READY)-lint
 	$(BIN)/python -m ruff check .

@@ -1,11 +1,15 @@
-"""Writes the pages of this folder that follow from the code and from the tests.
+"""Writes the pages of this folder that follow from the code and from the tests, and what is made of
+these pages: the man pages, and with them the scripts by which shells complete the commands.
 
 `python docs/_generate.py` writes them all; a test fails while one of them is not what would be
-written now. The places of the states in the diagram are chosen by hand, because so few read best
-that way: a state without a place is an error. The lines between them draw themselves.
+written now (of the scripts: has not the same commands and options). The places of the
+states in the diagram are chosen by hand, because so few read best that way: a state without a
+place is an error. The lines between them draw themselves.
 """
 
 import math
+import os
+import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +20,11 @@ from typing import Final, TypedDict, cast
 
 _DOCS: Final = Path(__file__).parent
 # The protocol is read from this tree, whatever is installed.
-sys.path[:0] = [str(_DOCS.parent), str(_DOCS.parent / "adapters")]
+sys.path[:0] = [str(_DOCS.parent), str(_DOCS.parent / "adapters"), str(_DOCS)]
 
-from lmtp_proto import TRANSITIONS, State, Verb  # noqa: E402  - behind the path
+from _man import man_page  # noqa: E402  - behind the path
+
+from lmtp_proto import TRANSITIONS, State, Verb  # noqa: E402
 from lmtp_server._metrics._definitions import METRICS, Metric  # noqa: E402
 from lmtp_server._settings._reference import describe_dovecot, describe_settings  # noqa: E402
 
@@ -627,6 +633,44 @@ def metrics() -> str:
     return "\n".join(lines)
 
 
+# --- man pages and completion ---------------------------------------------------------------------
+
+
+def _version() -> str:
+    text = (_DOCS.parent / "pyproject.toml").read_text(encoding="utf-8")
+    return cast(str, tomllib.loads(text)["project"]["version"])
+
+
+def server_man_page() -> str:
+    """lmtp-server(8)."""
+    return man_page(
+        (_DOCS / "lmtp-server.md").read_text(encoding="utf-8"),
+        name="lmtp-server",
+        section=8,
+        purpose="LMTP server that stores mail in Maildirs",
+        version=_version(),
+    )
+
+
+def settings_man_page() -> str:
+    """lmtp-server.toml(5)."""
+    return man_page(
+        settings(),
+        name="lmtp-server.toml",
+        section=5,
+        purpose="settings of lmtp-server",
+        version=_version(),
+    )
+
+
+def write_completion(shell: str, path: Path) -> None:
+    """Write into `path` what `shell` needs. Raises subprocess.CalledProcessError without shtab."""
+    command = [sys.executable, "-m", "lmtp_server", "completion", shell]
+    folders = {"PYTHONPATH": os.pathsep.join(sys.path[:2])}
+    made = subprocess.run(command, env=os.environ | folders, stdout=subprocess.PIPE, check=True)
+    path.write_bytes(made.stdout)
+
+
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "state-machine.md": state_machine,
     "state-machine.svg": diagram,
@@ -635,14 +679,18 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "dovecot-differences.md": dovecot_differences,
     "settings.md": settings,
     "metrics.md": metrics,
+    "../packaging/man/lmtp-server.8": server_man_page,
+    "../packaging/man/lmtp-server.toml.5": settings_man_page,
 }
 """The files that are written, and what is written into them."""
 
 
 def main() -> None:
-    """Write every page."""
+    """Write every page and script."""
     for name, page in PAGES.items():
         (_DOCS / name).write_text(page(), encoding="utf-8")
+    for shell in ("bash", "zsh", "fish"):
+        write_completion(shell, _DOCS.parent / "packaging" / "completions" / f"lmtp-server.{shell}")
 
 
 if __name__ == "__main__":

@@ -19,8 +19,3 @@ nitpicky = True
 
 html_theme = "furo"
 html_title = f"lmtp-proto {release}"
-
-man_pages = [
-    ("lmtp-server", "lmtp-server", "LMTP server that stores mail in Maildirs", [author], 8),
-    ("settings", "lmtp-server.toml", "settings of lmtp-server", [author], 5),
-]

@@ -98,7 +98,27 @@ class LogFile(Stderr):
         try:
             descriptor = os.open(self._path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            return os.open(self._path, _FLAGS)
+            return self._open_as_owner()
         if self._owner is not None:
             os.fchown(descriptor, *self._owner)
         return descriptor
+
+    def _open_as_owner(self) -> int:
+        """Open the file that is there."""
+        try:
+            return os.open(self._path, _FLAGS)
+        except PermissionError:
+            if self._owner is None or os.geteuid() != 0:
+                raise
+        # Root without CAP_DAC_OVERRIDE, as a service manager may have it.
+        uid, gid = self._owner
+        own_gid = os.getegid()
+        os.setegid(gid)
+        try:
+            os.seteuid(uid)
+            try:
+                return os.open(self._path, _FLAGS)
+            finally:
+                os.seteuid(0)
+        finally:
+            os.setegid(own_gid)

@@ -78,11 +78,23 @@ def _files(folder: Path) -> set[Path]:
     return {path for path in found if "__pycache__" not in path.parts}
 
 
-def test_wheel_holds_the_packages_and_nothing_else(built: Built) -> None:
+def test_wheel_holds_the_packages_and_what_man_and_shells_read(built: Built) -> None:
     expected = {
         f"{package}/{file.as_posix()}"
         for package, folder in PACKAGES.items()
         for file in _files(folder)
+    }
+    # Where an installation puts them: below its sys.prefix.
+    share = f"lmtp_proto-{settings()['project']['version']}.data/data/share"
+    expected |= {
+        f"{share}/{path}"
+        for path in (
+            "man/man8/lmtp-server.8",
+            "man/man5/lmtp-server.toml.5",
+            "bash-completion/completions/lmtp-server",
+            "zsh/site-functions/_lmtp-server",
+            "fish/vendor_completions.d/lmtp-server.fish",
+        )
     }
     assert {name for name in built.wheel if ".dist-info/" not in name} == expected
 

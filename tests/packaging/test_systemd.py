@@ -1,5 +1,7 @@
 """What systemd says of the units and snippets."""
 
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -49,14 +51,35 @@ def test_the_service_is_confined(units: Path) -> None:
     _run("systemd-analyze", *options, units / "lmtp-server.service")
 
 
-def test_users_and_directories_are_made(tmp_path: Path) -> None:
-    root = f"--root={tmp_path}"
+def test_users_are_made(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
+    _run("systemd-sysusers", f"--root={tmp_path}", _UNITS / "lmtp-server.sysusers")
+    users = [line.split(":") for line in (tmp_path / "etc" / "passwd").read_text().splitlines()]
+    assert [(name, home) for name, _, _, _, _, home, _ in users] == [
+        ("vmail", "/var/vmail"),
+        ("lmtp", "/nonexistent"),
+    ]
+    assert all(shell.endswith("/nologin") for *_, shell in users)
+
+
+@pytest.mark.privileges
+def test_the_directory_of_the_mail_is_made(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give directories away")
+    (tmp_path / "etc").mkdir()
+    root = f"--root={tmp_path}"
     _run("systemd-sysusers", root, _UNITS / "lmtp-server.sysusers")
-    users = (tmp_path / "etc" / "passwd").read_text()
-    assert [line.partition(":")[0] for line in users.splitlines()] == ["vmail", "lmtp"]
-    for line in (_UNITS / "lmtp-server.tmpfiles").read_text().splitlines():
-        assert line.startswith(("#", "d /var/vmail 0700 vmail vmail"))
+    # The second time it is there already.
+    for _ in range(2):
+        _run("systemd-tmpfiles", root, "--create", _UNITS / "lmtp-server.tmpfiles")
+    (vmail,) = (
+        line.split(":")
+        for line in (tmp_path / "etc" / "passwd").read_text().splitlines()
+        if line.startswith("vmail:")
+    )
+    made = (tmp_path / "var" / "vmail").stat()
+    assert (made.st_uid, made.st_gid) == (int(vmail[2]), int(vmail[3]))
+    assert stat.filemode(made.st_mode) == "drwx------"
 
 
 def test_the_settings_are_right(tmp_path: Path) -> None:
