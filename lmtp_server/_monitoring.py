@@ -4,6 +4,7 @@ The invariant: where nothing is asked for, nothing is counted and no process is 
 """
 
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -45,8 +46,9 @@ class Monitoring:
 
     def load(self, settings: ServeSettings) -> None:
         """Load what the process needs, while this one can read all files."""
-        if settings.metrics.listen or settings.control is not None:
-            self._version = self._version or own_version()
+        if settings.metrics.listen or settings.control is not None or os.geteuid() == 0:
+            # Whoever root becomes may be asked for it after a reload.
+            self._version = own_version()
         if settings.metrics.listen:
             from ._metrics import _exposition  # noqa: F401  # loaded for a process to come
 

@@ -2,14 +2,12 @@
 
 
 def own_version() -> str:
-    """The version, as pip tells it; "unknown" where the distribution is not installed, or its
-    metadata cannot be read."""
+    """The version, as pip tells it; "unknown" where the distribution is not installed, or this
+    process cannot read what says so."""
     try:
         # It brings half a megabyte along, for what few processes tell.
-        from importlib.metadata import PackageNotFoundError, version
-    except ImportError:
-        return "unknown"
-    try:
+        from importlib.metadata import version
+
         return version("lmtp-proto")
-    except PackageNotFoundError:
+    except (ImportError, OSError):
         return "unknown"
