@@ -14,6 +14,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Final, NoReturn
 
 from ._board import Board, Place
@@ -85,27 +86,38 @@ class Supervisor:
             self._selector.register(wake_up, selectors.EVENT_READ)
             if self._vital is not None:
                 self._selector.register(self._vital, selectors.EVENT_READ)
-            while True:
-                self._start_due()
-                for key, _ in self._selector.select(self._timeout()):
-                    if key.fileobj is self._vital:
-                        self._lose(self._vital)
-                    elif key.data is None:
-                        wake_up.recv(4096)
-                    else:
-                        self._hear(key.data)
-                while caught:
-                    self._take(caught.pop(0))
-                self._look()
-                self._watcher.look(
-                    [each for one in self._generations() for each in one.workers],
-                    self._leaving,
-                    wanted=len(self._current.seats),
-                    stopping=self._stopped,
-                )
-                if self._stopped and not self._workers():
-                    return self._status
-                title.show(f"supervisor, {len(self._current.seats)} workers")
+            try:
+                return self._serve(caught, wake_up, title)
+            except Exception:
+                # A fault of this program: whoever waits for the workers to end is not to wait for
+                # ever.
+                for worker in self._workers():
+                    with suppress(OSError):
+                        worker.stop()
+                raise
+
+    def _serve(self, caught: list[int], wake_up: socket.socket, title: Title) -> int:
+        while True:
+            self._start_due()
+            for key, _ in self._selector.select(self._timeout()):
+                if key.fileobj is self._vital:
+                    self._lose(self._vital)
+                elif key.data is None:
+                    wake_up.recv(4096)
+                else:
+                    self._hear(key.data)
+            while caught:
+                self._take(caught.pop(0))
+            self._look()
+            self._watcher.look(
+                [each for one in self._generations() for each in one.workers],
+                self._leaving,
+                wanted=len(self._current.seats),
+                stopping=self._stopped,
+            )
+            if self._stopped and not self._workers():
+                return self._status
+            title.show(f"supervisor, {len(self._current.seats)} workers")
 
     def _lose(self, vital: socket.socket) -> None:
         """A process has ended without which there is no service: who has started this one is to

@@ -4,6 +4,7 @@ import os
 import pwd
 import re
 import signal
+import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -266,6 +267,31 @@ def test_the_daemon_gives_up_when_its_broker_has_ended(site: Site, daemons: list
     [broker] = [pid for pid in of_session(daemon.pid) if "0" in user_ids(pid)]
     os.kill(broker, signal.SIGKILL)
     assert daemon.wait() == os.EX_SOFTWARE
+
+
+def test_a_supervisor_that_breaks_down_leaves_nobody_behind(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_users(site)
+    # Runs where the program's interpreter starts.
+    (site.path / "sitecustomize.py").write_text(
+        textwrap.dedent("""
+            from lmtp_server._workers._supervisor import Supervisor
+
+            def broken(*_):
+                raise RuntimeError("supervisor fell over")
+
+            Supervisor._seat_ready = broken
+        """)
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site.path), *sys.path]))
+    settings = f'network_user = "{NETWORK_USER}"\nmail = "~/Maildir"\n' + SETTINGS + USERDB
+    daemon = Daemon(site, settings)
+    try:
+        assert daemon.wait() == 1
+        assert "RuntimeError: supervisor fell over" in daemon.stderr
+    finally:
+        daemon.kill()
 
 
 @pytest.mark.parametrize(
