@@ -73,6 +73,7 @@ def agent_options(settings: ServeSettings) -> AgentOptions:
         trace=settings.trace.options,
         retries=settings.retries.options,
         reports=True,
+        batches=bool(settings.metrics.listen) or settings.control is not None,
     )
 
 

@@ -229,7 +229,7 @@ class _Service:
             confine=partial(settled.confine, execute=bool(settings.quota.warnings)),
             agents=None
             if settled.broker is None
-            else partial(settled.agents, limit=AGENTS_OF_A_WORKER),
+            else partial(settled.agents, limit=AGENTS_OF_A_WORKER, store=counting),
             user_limits=user_limits,
             observers=[
                 # Before the lines of deliveries, which name its traces.

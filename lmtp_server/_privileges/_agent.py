@@ -18,6 +18,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import PurePath
@@ -49,6 +50,7 @@ from mailstore import (
     Report,
     RetryOptions,
     StoreHandler,
+    StoreObserver,
     Sync,
     TraceOptions,
 )
@@ -88,6 +90,8 @@ class AgentOptions:
     """Octets of address space that an agent may have."""
     reports: bool = False
     """Whether agents say how each delivery went, beside the reply."""
+    batches: bool = False
+    """Whether agents say how long the store has taken for each batch of copies."""
     time: float = 120.0
     """Seconds for which it may compute, or owe answers and give none, before it is killed."""
 
@@ -163,7 +167,13 @@ class _Watch:
 class _Maildir:
     """The user's Maildir, opened, with who delivers into it."""
 
-    def __init__(self, user: MailUser, options: AgentOptions, report: Report | None) -> None:
+    def __init__(
+        self,
+        user: MailUser,
+        options: AgentOptions,
+        report: Report | None,
+        observer: StoreObserver | None,
+    ) -> None:
         self._path = user.mail
         self._policy = user.quota
         make(user.mail)
@@ -176,6 +186,7 @@ class _Maildir:
             folders=options.folders,
             trace=options.trace,
             retries=options.retries,
+            observer=observer,
         )
         self._status = os.stat(user.mail)
         self._quotas = MaildirQuotas(user.mail, sync=options.sync)
@@ -210,6 +221,19 @@ class _Maildir:
 
     def _quota(self, _recipient: Recipient) -> Quota | None:
         return None if self._policy is None else self._quotas.of(_MAILDIR, self._policy)
+
+
+class _Batches(StoreObserver):
+    """Tells the worker of each batch, by `tell`."""
+
+    def __init__(self, tell: Callable[[Mapping[str, object]], None]) -> None:
+        self._tell = tell
+
+    def batch_committed(self, deliveries: int, seconds: float, /) -> None:
+        """It was stored, or has failed."""
+        # The worker may have gone.
+        with suppress(OSError):
+            self._tell({"batch": deliveries, "microseconds": round(seconds * 1_000_000)})
 
 
 class _Users:
@@ -415,7 +439,8 @@ class _Agent:
                 self._maildir = None
             if self._maildir is None:
                 report = self._report if self._options.reports else None
-                self._maildir = _Maildir(self._user, self._options, report)
+                observer = _Batches(self.tell) if self._options.batches else None
+                self._maildir = _Maildir(self._user, self._options, report, observer)
             return self._maildir
 
     def _start(self, job: Callable[[], None]) -> None:

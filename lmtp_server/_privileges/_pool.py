@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from lmtp_proto import Recipient, Reply
+from mailstore import StoreObserver
 
 from ._packets import PacketError, receive, send
 
@@ -63,6 +64,8 @@ class _Agent:
     queue: deque[Request] = field(default_factory=deque)
     waiting: dict[int, tuple[Due, float]] = field(default_factory=dict)
     idle_since: float = 0.0
+    # Recipients whose copies no batch has been told of.
+    unstored: int = 0
 
 
 class AgentPool:
@@ -71,8 +74,9 @@ class AgentPool:
     At most `limit` at a time; one that had nothing to do for `idle` seconds is let go, and where
     the limit is reached the one that had nothing to do for longest. A request that is not answered
     within `timeout` seconds has failed, and its agent is given up. `lost` is called when the broker
-    has ended: the agents that are there go on, but there will be no more. Used by any thread of the
-    process that has made it; the work is done in a thread of its own.
+    has ended: the agents that are there go on, but there will be no more. `store` is told of the
+    batches of agents whose options want that. Used by any thread of the process that has made it;
+    the work is done in a thread of its own.
     """
 
     def __init__(
@@ -83,8 +87,10 @@ class AgentPool:
         idle: float = 60.0,
         timeout: float = 150.0,
         lost: Callable[[], None] = lambda: None,
+        store: StoreObserver | None = None,
     ) -> None:
         self._broker = broker
+        self._store = store
         self._limit = limit
         self._idle = idle
         self._timeout = timeout
@@ -286,6 +292,7 @@ class AgentPool:
             _close(request)
             for number, due in request.due.items():
                 agent.waiting[number] = (due, request.deadline)
+            agent.unstored += len(request.due)
         self._selector.modify(channel, selectors.EVENT_READ, agent)
 
     def _hear(self, agent: _Agent) -> None:
@@ -303,6 +310,9 @@ class AgentPool:
                 for line in packet.text("text").splitlines():
                     _logger.log(level, "agent of %a: %s", agent.user, _printable(line))
                 return
+            if "batch" in packet.fields:
+                self._count(agent, packet.number("batch"), packet.number("microseconds"))
+                return
             due, _ = agent.waiting.pop(packet.number("number"))
             reply = _read_reply(packet.fields.get("reply"))
         except BlockingIOError:
@@ -318,6 +328,21 @@ class AgentPool:
         if due.report is not None:
             due.report(packet.fields.get("report"))
         due.reply.set_result(reply)
+
+    def _count(self, agent: _Agent, copies: int, microseconds: int) -> None:
+        """An agent has stored a batch. Raises ValueError for one that cannot be: nobody makes
+        figures up."""
+        if copies > agent.unstored or microseconds > self._timeout * 1_000_000:
+            raise ValueError("a batch of copies that nobody wanted")
+        agent.unstored -= copies
+        if self._store is None:
+            return
+        waiting = sum(len(each.waiting) for each in self._agents.values())
+        try:
+            self._store.batch_taken(copies, waiting)
+            self._store.batch_committed(copies, microseconds / 1_000_000)
+        except Exception:
+            _logger.exception("the observer of the store failed")
 
     def _end_overdue(self) -> None:
         now = time.monotonic()

@@ -7,6 +7,8 @@ longer root; a worker that `confine` lets go on can gain nothing.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from mailstore import StoreObserver
+
 from ._broker import BrokerOptions, BrokerProcess, Reload, start_broker
 from ._drop import drop, harden
 from ._identity import PrivilegesError
@@ -36,6 +38,7 @@ class Settled:
         idle: float = 60.0,
         timeout: float = 150.0,
         lost: Callable[[], None] = lambda: None,
+        store: StoreObserver | None = None,
     ) -> AgentPool:
         """For a worker, once: its agents; see `AgentPool`. Raises PrivilegesError where there is
         no broker, or not any more."""
@@ -47,7 +50,7 @@ class Settled:
             raise PrivilegesError(f"the broker cannot be reached: {error.strerror}") from error
         # A copy of the supervisor's end would keep the broker from seeing that one close.
         self.broker.close()
-        return AgentPool(channel, limit=limit, idle=idle, timeout=timeout, lost=lost)
+        return AgentPool(channel, limit=limit, idle=idle, timeout=timeout, lost=lost, store=store)
 
 
 def settle(

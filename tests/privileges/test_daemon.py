@@ -13,6 +13,7 @@ import pytest
 
 from tests.privileges.conftest import FIRST_UID, Site
 from tests.privileges.processes import of_session, of_the_network, user_ids
+from tests.server._metrics import wait_for
 from tests.server._peer import Peer, deliver
 from tests.server._program import Program
 
@@ -229,6 +230,22 @@ def test_whom_a_plugin_refuses_is_left_out_of_what_agents_are_given(
     assert str(site.settings["users"]["u0"]["uid"]) in owners
     assert str(site.settings["users"]["u1"]["uid"]) not in owners
     assert daemon.stop() == 0
+
+
+def test_what_agents_store_is_counted(site: Site, daemons: list[Daemon]) -> None:
+    write_users(site)
+    page = f"unix:{site.path}/metrics"
+    settings = f'network_user = "{NETWORK_USER}"\nmail = "~/Maildir"\n' + SETTINGS + USERDB
+    daemon = Daemon(site, f'{settings}\n[metrics]\nlisten = ["{page}"]\n')
+    daemons.append(daemon)
+    address = daemon.addresses(2)[0]
+    for _ in range(3):
+        assert codes(address, "u0", "u1") == ["250", "250"]
+    # An agent says so behind its answers.
+    counted = wait_for(page, lambda now: now["lmtp_store_deliveries_total"] >= 6)
+    assert counted["lmtp_store_deliveries_total"] == 6
+    assert counted["lmtp_store_commit_duration_seconds_count"] == 6
+    assert counted["lmtp_store_commit_duration_seconds_sum"] > 0
 
 
 def test_what_agents_cannot_do_is_told_at_the_start(site: Site, daemons: list[Daemon]) -> None:
