@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from ._positions import Path
 from ._sources import Given
 from ._table import Table, TableFault, find_setting, settings_of
+from ._toml import toml_key
 from ._types import SecretText
 
 # Names that are told of those that are near, and of all there are.
@@ -42,10 +43,13 @@ def tell(error: ValidationError, root: type[Table], given: Given) -> list[str]:
 
 
 def show_path(path: Path) -> str:
-    """A path as people write it: `listener[0].address`, counted from 0."""
+    """A path as people write it: `listener[0].address`, counted from 0; one line, whatever a key is."""
     text = ""
     for key in path:
-        text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else key
+        if isinstance(key, int):
+            text += f"[{key}]"
+        else:
+            text += f".{toml_key(key)}" if text else toml_key(key)
     return text
 
 

@@ -156,10 +156,13 @@ def test_without_a_user_it_is_who_runs_it(folder: Path) -> None:
     if uid != os.geteuid():
         os.chown(home, uid, -1)
         os.chown(home / "elsewhere", uid, -1)
-    # All is imported before: Python may lie where only root reads.
+    # All is imported before: Python may lie where only root reads. Settings that were read once
+    # have imported what pydantic needs.
     program = (
         "import os, sys, lmtp_server._commands._deliver\n"
         "from lmtp_server.__main__ import main\n"
+        "from lmtp_server._settings import read_settings\n"
+        "read_settings({}, None, environment={})\n"
         f"os.getuid() == {uid} or os.setuid({uid})\n"
         "sys.exit(main(['deliver']))"
     )
