@@ -131,7 +131,7 @@ class _Service:
             self.settled = _privileges.settle(
                 self._privileges,
                 lookup=make_lookup(settings) if mode is Mode.BROKER else None,
-                options=replace(broker_options(settings), log_files=self.logs.descriptors()),
+                options=replace(broker_options(settings), log_descriptors=self.logs.descriptors()),
                 reload=self._reload_agents,
                 load=partial(self._load, settings),
                 # For listeners that a reload adds.
@@ -161,8 +161,18 @@ class _Service:
             raise PlanError(error.faults) from error
 
     def _reload_agents(self) -> tuple[Lookup, AgentOptions]:
+        """What the broker makes of the settings; this runs in its process. Raises SettingsError."""
         settings = self._read()
-        return make_lookup(settings), agent_options(settings)
+        faults: list[str] = []
+        if self.logs.open(settings.log.options, faults) is None:
+            raise SettingsError(faults)
+        try:
+            made = make_lookup(settings), agent_options(settings)
+        except BaseException:
+            self.logs.drop()
+            raise
+        self.logs.adopt()
+        return made
 
     def plan(self, settings: ServeSettings) -> Plan:
         """A plan for `settings`; its listeners listen and the mail root is there. Raises

@@ -24,7 +24,7 @@ class Destination(logging.Handler):
         """Open it anew. Raises OSError, and goes on with what it has."""
 
     def descriptors(self) -> list[int]:
-        """The files that it has open."""
+        """What it has open."""
         return []
 
     def emit(self, record: logging.LogRecord) -> None:

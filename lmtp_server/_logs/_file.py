@@ -5,8 +5,10 @@ The invariant: a line is written whole, by one call, or begins anew where a half
 
 import logging
 import os
+import stat
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from ._destination import Destination
@@ -40,7 +42,8 @@ class Stderr(Destination):
 
 class LogFile(Stderr):
     """A file that is appended to, and made with mode 0600 where there is none, for `owner`: a UID
-    and a GID, None for this process's.
+    and a GID, None for this process's. Where the owner may write to the directory, root does so
+    with the owner's rights.
 
     A file that somebody has put in its place is found within a second. Raises OSError where there
     can be no such file.
@@ -95,30 +98,55 @@ class LogFile(Stderr):
             return False
 
     def _open(self) -> int:
+        if self._owner is None or self._owner[0] == 0 or os.geteuid() != 0:
+            return os.open(self._path, _FLAGS | os.O_CREAT, 0o600)
+        with _acting_as(*self._owner):
+            # Whoever may put a link there gets nothing written that is not its own.
+            if _may_change(self._path):
+                return os.open(self._path, _FLAGS | os.O_CREAT, 0o600)
+            # This root may be without CAP_DAC_OVERRIDE, as a service manager starts it.
+            with suppress(FileNotFoundError, PermissionError):
+                return os.open(self._path, _FLAGS)
         try:
             descriptor = os.open(self._path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            return self._open_as_owner()
-        if self._owner is not None:
-            os.fchown(descriptor, *self._owner)
+            return os.open(self._path, _FLAGS)
+        os.fchown(descriptor, *self._owner)
         return descriptor
 
-    def _open_as_owner(self) -> int:
-        """Open the file that is there."""
-        try:
-            return os.open(self._path, _FLAGS)
-        except PermissionError:
-            if self._owner is None or os.geteuid() != 0:
-                raise
-        # Root without CAP_DAC_OVERRIDE, as a service manager may have it.
-        uid, gid = self._owner
-        own_gid = os.getegid()
+
+@contextmanager
+def _acting_as(uid: int, gid: int) -> Iterator[None]:
+    """Have root do as somebody else would."""
+    own_gid, groups = os.getegid(), os.getgroups()
+    os.setgroups([])
+    try:
         os.setegid(gid)
+        os.seteuid(uid)
         try:
-            os.seteuid(uid)
-            try:
-                return os.open(self._path, _FLAGS)
-            finally:
-                os.seteuid(0)
+            yield
         finally:
+            os.seteuid(0)
             os.setegid(own_gid)
+    finally:
+        os.setgroups(groups)
+
+
+def _may_change(path: str) -> bool:
+    """Whether this process may decide what lies at an absolute path."""
+    while (folder := os.path.dirname(path)) != path:
+        if os.access(folder, os.W_OK, effective_ids=True) and not _is_kept(folder, path):
+            return True
+        path = folder
+    return False
+
+
+def _is_kept(folder: str, path: str) -> bool:
+    """Whether the sticky bit of its directory keeps others from replacing what lies there."""
+    status = os.stat(folder)
+    if not status.st_mode & stat.S_ISVTX:
+        return False
+    try:
+        return os.geteuid() not in (status.st_uid, os.lstat(path).st_uid)
+    except FileNotFoundError:
+        return False

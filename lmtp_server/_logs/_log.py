@@ -71,12 +71,15 @@ class Log:
         places = {"path": options.path, "info_path": info}
         if options.debug:
             places["debug_path"] = options.debug_path or info
+        # Of several settings that name one destination, the first is told.
+        keys: dict[str, str] = {}
         for key, path in places.items():
-            if path not in self._opened:
-                try:
-                    self._opened[path] = self._open(path)
-                except OSError as error:
-                    faults.append(f"log.{key}: cannot log to {path!r}: {error.strerror or error}")
+            keys.setdefault(path, key)
+        for path, key in keys.items():
+            try:
+                self._opened[path] = self._open(path)
+            except OSError as error:
+                faults.append(f"log.{key}: cannot log to {path!r}: {error.strerror or error}")
         if faults:
             self.close()
             raise LogError(faults)
@@ -108,7 +111,7 @@ class Log:
                 _logger.error("cannot open the log %a anew: %s", path, error.strerror or error)
 
     def descriptors(self) -> list[int]:
-        """The files that are open."""
+        """The files and sockets that are open."""
         return [number for each in self._opened.values() for number in each.descriptors()]
 
     def tell(self) -> None:
@@ -193,7 +196,7 @@ class Logs:
             self._current.reopen()
 
     def descriptors(self) -> list[int]:
-        """The files that are open."""
+        """The files and sockets that are open."""
         return [] if self._current is None else self._current.descriptors()
 
 

@@ -58,6 +58,10 @@ class SocketDestination(Destination):
         self._disconnect()
         self._connect()
 
+    def descriptors(self) -> list[int]:
+        """The socket, while there is one."""
+        return [] if self._socket is None else [self._socket.fileno()]
+
     def close(self) -> None:
         """Close the socket."""
         self._disconnect()

@@ -68,7 +68,7 @@ class BrokerOptions:
     most_agents: int = 256
     """Agents at a time, of all workers together. With less than the limits of all their pools
     together one worker may have to wait for another's idle agents to end."""
-    log_files: Sequence[int] = ()
+    log_descriptors: Sequence[int] = ()
     """What the broker, not the agents, keeps open beside standard error."""
     grace: float = 30.0
     """Seconds that an agent may take to end once its worker has no more use for it."""
@@ -134,7 +134,7 @@ class Broker:
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         self._selector.close()
-        keep_only({2, self._control.fileno(), *self._options.log_files})
+        keep_only({2, self._control.fileno(), *self._options.log_descriptors})
         if network_descriptors():
             raise PrivilegesError("the broker has a socket of the network")
         self._selector = selectors.DefaultSelector()

@@ -43,7 +43,7 @@ def tell(error: ValidationError, root: type[Table], given: Given) -> list[str]:
 
 
 def show_path(path: Path) -> str:
-    """A path as people write it: `listener[0].address`, counted from 0; one line, whatever a key is."""
+    """A path as people write it: `listener[0].address`, counted from 0; always on one line."""
     text = ""
     for key in path:
         if isinstance(key, int):

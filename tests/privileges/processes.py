@@ -1,7 +1,19 @@
 """What the kernel says of processes: whose they are, and what leads out of them."""
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
+
+_SECONDS = 20.0
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for what no process tells of."""
+    deadline = time.monotonic() + _SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def user_ids(pid: int) -> set[str]:

@@ -4,6 +4,7 @@ import os
 import pwd
 import re
 import signal
+import socket
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.privileges.conftest import FIRST_UID, Site
-from tests.privileges.processes import of_session, of_the_network, user_ids
+from tests.privileges.processes import of_session, of_the_network, user_ids, wait_until
 from tests.server._metrics import wait_for
 from tests.server._peer import Peer, deliver
 from tests.server._program import Program
@@ -153,6 +154,58 @@ def test_agents_are_as_the_settings_say_after_a_reload_too(
         assert codes(address, "u0") == ["250"]
     assert len(list((site.maildir("u0") / "new").iterdir())) == 3
     assert daemon.stop() == 0
+
+
+def kill_agent(daemon: Daemon) -> None:
+    """Kill the agent of the first user."""
+    [agent] = [pid for pid in of_session(daemon.pid) if user_ids(pid) == {str(FIRST_UID)}]
+    os.kill(agent, signal.SIGKILL)
+
+
+def test_the_broker_logs_as_the_settings_say_after_a_reload_too(
+    site: Site, daemons: list[Daemon]
+) -> None:
+    write_users(site)
+    settings = f'network_user = "{NETWORK_USER}"\nmail = "~/Maildir"\n' + SETTINGS + USERDB
+    daemon = Daemon(site, settings)
+    daemons.append(daemon)
+    address, _ = daemon.addresses(2)
+    folder = site.path / "logs"
+    folder.mkdir()
+    os.chown(folder, NETWORK_UID_OF_USER, -1)
+    log = folder / "log"
+    daemon.write(site, settings + f'[log]\npath = "{log}"\n')
+    daemon.send_signal(signal.SIGHUP)
+    wait_until(lambda: log.exists() and "reloaded" in log.read_text())
+    for _ in range(2):
+        assert codes(address, "u0") == ["250"]
+        kill_agent(daemon)
+        # It is the broker that says so.
+        wait_until(lambda: "was ended by SIGKILL" in log.read_text())
+    assert log.stat().st_uid == NETWORK_UID_OF_USER
+    assert codes(address, "u0") == ["250"]
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("path", ["syslog", "journal"])
+def test_the_broker_logs_to_a_socket(site: Site, daemons: list[Daemon], path: str) -> None:
+    write_users(site)
+    settings = f'network_user = "{NETWORK_USER}"\nmail = "~/Maildir"\n' + SETTINGS + USERDB
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(site.path / "dev-log"))
+        (site.path / "dev-log").chmod(0o666)
+        listener.settimeout(20)
+        settings += f'[log]\npath = "{path}"\n{path}_socket = "SITE/dev-log"\n'
+        daemon = Daemon(site, settings)
+        daemons.append(daemon)
+        address, _ = daemon.addresses(2)
+        for _ in range(2):
+            assert codes(address, "u0") == ["250"]
+            kill_agent(daemon)
+            while b"was ended by SIGKILL" not in listener.recv(65536):
+                pass
+        assert codes(address, "u0") == ["250"]
+        assert daemon.stop() == 0
 
 
 def test_deliveries_to_one_user_are_limited_over_all_workers(

@@ -6,14 +6,13 @@ import select
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from lmtp_blocking import Client
 from lmtp_proto import Recipient, Reply, parse_mailbox
 from tests.privileges.conftest import FIRST_UID, NETWORK_UID, SECONDS, Site, Started
-from tests.privileges.processes import of_the_network, user_ids
+from tests.privileges.processes import of_the_network, user_ids, wait_until
 
 Start = Callable[[str], Started]
 
@@ -42,14 +41,6 @@ def agents(started: Started, uid: int) -> list[int]:
         except (FileNotFoundError, ProcessLookupError):
             continue
     return found
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for what no process tells of."""
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def is_waited_for(pid: int) -> bool:
