@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from io import IncrementalNewlineDecoder
 from typing import Final
 
 from ._files import SharedFile, copy_all, unnamed_file, write_all
@@ -23,6 +22,7 @@ from ._header import (
     without_return_path,
 )
 from ._in_place import InPlace
+from ._line_ends import has_only_crlf
 from ._sync import start_writeback
 
 # What is written to the file at a time: small enough to hold for each connection, large enough
@@ -255,12 +255,13 @@ class Spool:
         if not self._begun:
             self._begun = True
             block = self._take_header(block, complete=complete)
-        # Where each line ends with CRLF, which is all but always, one search tells all.
-        is_usual = _line_ends(block) in (None, "\r\n")
+        # Deleting an octet is several times faster than replacing two by one, and enough where each
+        # line ends with CRLF: all but always.
+        without_cr = block.replace(b"\r", b"")
+        is_usual = has_only_crlf(block, without_cr)
         stored = block
         if self._line_ending is LineEnding.LF:
-            # Deleting an octet is several times faster than replacing two by one.
-            stored = block.replace(b"\r", b"") if is_usual else block.replace(b"\r\n", b"\n")
+            stored = without_cr if is_usual else block.replace(b"\r\n", b"\n")
         if is_usual:
             self.virtual_size += len(block)
         else:
@@ -285,10 +286,3 @@ class Spool:
             self.field_address = address_in(header, self._field)
         kept = without_return_path(header) if self._drop_return_path else header
         return block if kept is header else bytearray(kept) + block[end:]
-
-
-def _line_ends(octets: bytearray) -> str | tuple[str, ...] | None:
-    """The kinds of line ends there are: CR, LF and CRLF."""
-    decoder = IncrementalNewlineDecoder(None, translate=False)
-    decoder.decode(octets.decode("latin-1"), final=True)
-    return decoder.newlines

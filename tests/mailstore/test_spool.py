@@ -68,6 +68,47 @@ def test_crlf(
     ) == (expected, len(expected), virtual_size)
 
 
+@pytest.mark.parametrize(
+    "content", [b"x\r\nx\r\n\n\rx", b"x\r\nx\r\n\rx\n", b"\r\n\r\n\n\r", b"x\n\rx\n\r"]
+)
+def test_as_many_cr_as_lf_are_no_crlf(tmp_path: Path, content: bytes) -> None:
+    expected = content.replace(b"\r\n", b"\n")
+    virtual_size = len(re.sub(rb"\r?\n", b"\r\n", expected))
+    assert _stored(tmp_path, [content], threshold=0, line_ending=LineEnding.LF) == (
+        expected,
+        len(expected),
+        virtual_size,
+    )
+
+
+@given(
+    length=st.integers(0, 4),
+    count=st.integers(0, 12),
+    changes=st.dictionaries(
+        st.integers(0, 60), st.sampled_from([b"", b"\r", b"\n", b"\r\n", b"a"]), max_size=3
+    ),
+    line_ending=st.sampled_from(LineEnding),
+)
+def test_even_lines_and_what_is_between_them(
+    tmp_path_factory: pytest.TempPathFactory,
+    length: int,
+    count: int,
+    changes: dict[int, bytes],
+    line_ending: LineEnding,
+) -> None:
+    octets = [bytes([octet]) for octet in (b"x" * length + b"\r\n") * count]
+    for place, change in changes.items():
+        octets[place : place + 1] = [change]
+    content = b"".join(octets)
+    expected = content
+    if line_ending is LineEnding.LF:
+        expected = content.replace(b"\r\n", b"\n")
+    virtual_size = len(re.sub(rb"\r?\n", b"\r\n", expected))
+    assert _stored(
+        tmp_path_factory.getbasetemp(), [content], threshold=0, line_ending=line_ending
+    ) == (expected, len(expected), virtual_size)
+
+
 @given(
     data=st.data(),
     lines=st.lists(
