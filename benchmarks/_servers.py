@@ -153,7 +153,7 @@ class Aiosmtpd:
 @dataclass(frozen=True)
 class Nothing:
     """A protocol on `loop`, "asyncio", "uvloop" or "threads" (one for each connection), that
-    answers and checks nothing."""
+    answers and checks nothing. With threads it may store what it reads, synced."""
 
     loop: str
 
@@ -165,9 +165,15 @@ class Nothing:
         return _not_importable(["uvloop"]) if self.loop == "uvloop" else None
 
     def running(self, handler: Handler, mail: Path) -> AbstractContextManager[Running]:
-        if handler != "discard":
+        command = ["-m", "benchmarks.peers.nothing_server", "--loop", self.loop]
+        if handler == "durable" and self.loop == "threads":
+            # Where the mail of the first mailbox is looked for: it knows no others.
+            folder = mail / "u0" / "new"
+            folder.mkdir(parents=True, exist_ok=True)
+            command += ["--mail", str(folder)]
+        elif handler != "discard":
             raise ServerError("it stores nothing")
-        return _process(["-m", "benchmarks.peers.nothing_server", "--loop", self.loop])
+        return _process(command)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from benchmarks._demands import under_headings
 from benchmarks._disk import Disk
 from benchmarks._report import Results, cost_ratio, growth, rate_ratio, row, text
-from benchmarks._servers import CORES, Dovecot, Handler, Ours, Server, Store
+from benchmarks._servers import CORES, Dovecot, Handler, Nothing, Ours, Server, Store
 from benchmarks._statistics import Summary
 
 SMALL, RECIPIENTS, LARGE = "c50-10k-r1", "c10-10k-r50", "c1-100m-r1"
@@ -17,6 +17,9 @@ SMALL, RECIPIENTS, LARGE = "c50-10k-r1", "c10-10k-r50", "c1-100m-r1"
 
 DAEMONS = (Ours("uvloop", CORES), Ours("uvloop", CORES, is_compiled=True))
 """The daemon as it comes, beside the store alone."""
+
+FLOOR = Nothing("threads")
+"""What takes content in Python and puts it on the disk, and does nothing else for it."""
 
 _REFERENCE = Dovecot().name
 _STREAM = Disk(1).name
@@ -42,7 +45,7 @@ _RELATIONS: dict[str, Callable[[float, float], bool]] = {
     "≤": operator.le,
     "<": operator.lt,
 }
-_SYNCED = (Store("optimized"), Store("syncfs"))
+_SYNCED: tuple[Server, ...] = (Store("optimized"), Store("syncfs"))
 _COMPILED = (Store("optimized", is_compiled=True), Store("syncfs", is_compiled=True))
 
 
@@ -68,7 +71,7 @@ def _large(results: Results) -> Iterator[str]:
     for server in _SYNCED:
         grown = growth(results, "durable", LARGE, server.name)
         yield from _row("100 MB: growth of RSS, MiB", server, "<", _GROWTH_MIB, grown)
-    for server in _SYNCED:
+    for server in (*_SYNCED, FLOOR):
         ratio = rate_ratio(results, "durable", LARGE, server.name, _STREAM)
         yield from _row(f"100 MB: MB/s ÷ {_STREAM}", server, "≥", _STREAMING, ratio)
 

@@ -19,7 +19,7 @@ from benchmarks._idle import WARMUP
 from benchmarks._load import Load
 from benchmarks._matrix import Cell, Scenario
 from benchmarks._servers import Dovecot, Handler, Server, Store
-from benchmarks._store_demands import DAEMONS, LARGE, RECIPIENTS, SMALL
+from benchmarks._store_demands import DAEMONS, FLOOR, LARGE, RECIPIENTS, SMALL
 
 SUMMARY = "durable deliveries beside Dovecot and a C loop: rate, CPU, memory"
 
@@ -50,7 +50,7 @@ _SCENARIOS: Mapping[Scenario, tuple[Server, ...]] = {
     # Attachments of that size have no line that begins with a dot.
     Scenario(
         "durable", LARGE, Load(connections=1, size=100 * _MB, messages=3, dots=False), WARMUP
-    ): (Store("optimized"), Store("syncfs"), Dovecot(), Disk(1)),
+    ): (Store("optimized"), Store("syncfs"), Dovecot(), FLOOR, Disk(1)),
 }
 _QUICK = Load(connections=2, size=10 * _KB, messages=20)
 _QUICK_SCENARIOS: Mapping[Scenario, tuple[Server, ...]] = {
@@ -67,6 +67,7 @@ _QUICK_SCENARIOS: Mapping[Scenario, tuple[Server, ...]] = {
     Scenario("durable", LARGE, Load(connections=1, size=2 * _MB, messages=2, dots=False), WARMUP): (
         Store("optimized"),
         Dovecot(),
+        FLOOR,
         Disk(1),
     ),
 }

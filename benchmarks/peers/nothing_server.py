@@ -7,15 +7,21 @@ the end mark and for nothing else, and lets the content go as it came. No syntax
 order of commands, no length, no bare CR or LF, no deadline; nobody is asked, and the dots stay
 doubled. Whoever says anything but LHLO, MAIL, RCPT, DATA, RSET, NOOP and QUIT is cut off.
 
+With `--mail` it is the floor of durable delivery: the octets that are read as content go to a file
+of their own, which the disk works on meanwhile, and which is synced, as is the directory, before
+the replies are written.
+
 Invariant: a client that makes no mistake gets the number and the order of replies that RFC 2033
 asks for, however its octets are cut into reads.
 """
 
 import argparse
 import asyncio
+import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from contextlib import suppress
 from typing import cast
@@ -36,16 +42,20 @@ _REPLIES = {
     b"QUIT": b"221 2.0.0 bye\r\n",
 }
 _END_MARK = b"\r\n.\r\n"
+# Octets of a file that are to be on their way to the disk at a time, as in the store.
+_STRETCH = 4 << 20
 
 
 class Protocol(asyncio.Protocol):
     """One connection."""
 
-    __slots__ = ("_in_content", "_quit", "_recipients", "_rest", "_transport")
+    __slots__ = ("_in_content", "_kept", "_mail", "_quit", "_recipients", "_rest", "_transport")
 
     _transport: asyncio.Transport
 
-    def __init__(self) -> None:
+    def __init__(self, mail: str | None = None) -> None:
+        self._mail = mail
+        self._kept: _Kept | None = None
         # Of commands a line that is not whole, of content as much as may begin an end mark.
         self._rest = b""
         self._in_content = False
@@ -84,6 +94,8 @@ class Protocol(asyncio.Protocol):
             elif verb == b"DATA":
                 behind = b"\r\n".join([*lines[number + 1 :], self._rest])
                 self._in_content = True
+                if self._mail is not None:
+                    self._kept = _Kept(self._mail)
                 # The mark may be the content's first line (RFC 5321 4.1.1.4).
                 self._rest = b"\r\n"
                 return behind
@@ -93,6 +105,8 @@ class Protocol(asyncio.Protocol):
 
     def _content(self, data: bytes, replies: list[bytes]) -> bytes | None:
         """Drop content; what is behind its end, None while that has not come."""
+        if self._kept is not None:
+            self._kept.write(data)
         # All but the seam with the read before is searched where it lies: nothing is joined.
         seam = self._rest + data[:4]
         at = seam.find(_END_MARK)
@@ -103,11 +117,39 @@ class Protocol(asyncio.Protocol):
             if at < 0:
                 self._rest = (data if len(data) >= 4 else seam)[-4:]
                 return None
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
         replies.extend([_FINAL] * self._recipients)
         self._recipients = 0
         self._rest = b""
         self._in_content = False
         return data[at + len(_END_MARK) :]
+
+
+class _Kept:
+    """A new file in `folder`."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._descriptor, _ = tempfile.mkstemp(dir=folder)
+        self._length = self._started = 0
+
+    def write(self, data: bytes) -> None:
+        os.write(self._descriptor, data)
+        self._length += len(data)
+        if self._length - self._started >= _STRETCH:
+            length = self._length - self._started
+            os.posix_fadvise(self._descriptor, self._started, length, os.POSIX_FADV_DONTNEED)
+            self._started = self._length
+
+    def close(self) -> None:
+        """Sync the file, and that it is there."""
+        os.fsync(self._descriptor)
+        os.close(self._descriptor)
+        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        os.fsync(folder)
+        os.close(folder)
 
 
 class _Socket(asyncio.Transport):
@@ -125,15 +167,15 @@ class _Socket(asyncio.Transport):
     abort = close
 
 
-def _serve_in_threads(listener: socket.socket) -> None:
+def _serve_in_threads(listener: socket.socket, mail: str | None) -> None:
     """Serve until the process ends, each connection in a thread of its own."""
     while True:
         sock, _ = listener.accept()
-        threading.Thread(target=_connection, args=[sock], daemon=True).start()
+        threading.Thread(target=_connection, args=[sock, mail], daemon=True).start()
 
 
-def _connection(sock: socket.socket) -> None:
-    protocol = Protocol()
+def _connection(sock: socket.socket, mail: str | None) -> None:
+    protocol = Protocol(mail)
     with sock, suppress(OSError):
         protocol.connection_made(_Socket(sock))
         while data := sock.recv(65536):
@@ -158,13 +200,16 @@ def main() -> int:
         "--listen", default="127.0.0.1:0", help="HOST:PORT, [IPV6]:PORT or unix:PATH"
     )
     parser.add_argument("--loop", choices=("asyncio", "uvloop", "threads"), default="asyncio")
+    parser.add_argument("--mail", help="an existing directory, for threads alone")
     arguments = parser.parse_args()
+    if arguments.mail and arguments.loop != "threads":
+        parser.error("--mail: waiting for the disk would hold up the loop; use --loop threads")
     keep_reads_on_the_heap()
     listener = lmtp_sockets.listen(lmtp_sockets.parse_address(arguments.listen))
     print(f"listening on {lmtp_sockets.format_address(listener)}", file=sys.stderr, flush=True)
     if arguments.loop == "threads":
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        _serve_in_threads(listener)
+        _serve_in_threads(listener, arguments.mail)
     elif arguments.loop == "uvloop":
         import uvloop
 

@@ -29,6 +29,16 @@ def test_every_reply_is_the_one_owed(loop: str, mode: str, tmp_path: Path) -> No
     assert measurement.messages == 30
 
 
+def test_content_is_kept_where_it_is_to_be(tmp_path: Path) -> None:
+    load = Load(connections=2, recipients=1, size=5_000_000, messages=2)
+    with Nothing("threads").running("durable", tmp_path) as running:
+        measurement = measure_running(running, load)
+    assert measurement.problem is None
+    kept = [path.read_bytes() for path in tmp_path.glob("u0/new/*")]
+    assert len(kept) == 2
+    assert {octets.endswith(b"\r\n.\r\n") and len(octets) > 5_000_000 for octets in kept} == {True}
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7, len(_DIALOGUE)])
 def test_the_cuts_do_not_matter(size: int, tmp_path: Path) -> None:
     with (

@@ -39,7 +39,7 @@ def test_the_store_is_measured_beside_dovecot_and_the_disk(out: Path, tmp_path: 
     assert done.returncode == 0, done.stderr
     results = json.loads((out / "store.json").read_text())
     measured = {cell["server"]: cell for cell in results["measurements"]}
-    assert set(measured) == {"ours-optimized", "dovecot", "disk-t1"}
+    assert set(measured) == {"ours-optimized", "dovecot", "nothing-threads", "disk-t1"}
     for cell in measured.values():
         assert cell["problem"] is None
         assert cell["messages"] == 2
