@@ -22,7 +22,7 @@ from ._header import (
     without_return_path,
 )
 from ._in_place import InPlace
-from ._line_ends import has_only_crlf
+from ._line_ends import crlf_to_lf
 from ._sync import start_writeback
 
 # What is written to the file at a time: small enough to hold for each connection, large enough
@@ -255,14 +255,11 @@ class Spool:
         if not self._begun:
             self._begun = True
             block = self._take_header(block, complete=complete)
-        # Deleting an octet is several times faster than replacing two by one, and enough where each
-        # line ends with CRLF: all but always.
-        without_cr = block.replace(b"\r", b"")
-        is_usual = has_only_crlf(block, without_cr)
+        changed = crlf_to_lf(block)
         stored = block
         if self._line_ending is LineEnding.LF:
-            stored = without_cr if is_usual else block.replace(b"\r\n", b"\n")
-        if is_usual:
+            stored = block.replace(b"\r\n", b"\n") if changed is None else changed
+        if changed is not None:
             self.virtual_size += len(block)
         else:
             self.virtual_size += len(stored) + stored.count(b"\n") - stored.count(b"\r\n")
