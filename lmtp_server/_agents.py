@@ -18,9 +18,12 @@ from ._privileges import (
     Identity,
     Lookup,
     MailUser,
+    Mode,
+    Plan,
     PrivilegesError,
     UserMailbox,
     ValidIds,
+    plan,
 )
 from ._settings import ServeSettings
 from ._users import Located, NotFound, Users
@@ -60,6 +63,19 @@ def valid_ids(settings: ServeSettings) -> ValidIds:
         last_uid=settings.last_valid_uid,
         first_gid=settings.first_valid_gid,
         last_gid=settings.last_valid_gid,
+    )
+
+
+def who_serves(settings: ServeSettings) -> Plan:
+    """Whom the processes of a daemon run as that this user starts. Raises PrivilegesError."""
+    if settings.user is None and not settings.userdb:
+        # Nobody has a uid: all mail is that of whoever has started it.
+        return Plan(Mode.UNCHANGED)
+    return plan(
+        user=settings.user,
+        group=settings.group,
+        network_user=settings.network_user,
+        valid_ids=valid_ids(settings),
     )
 
 

@@ -66,7 +66,7 @@ class Order:
 
 def deliver(settings: ServeSettings, order: Order) -> int:
     """Deliver one message; the exit code."""
-    _logs.configure_one_shot(settings.log.options)
+    _configure_log(settings)
     if not order.keep_environment:
         for name in set(os.environ) - _KEPT:
             del os.environ[name]
@@ -81,6 +81,25 @@ def deliver(settings: ServeSettings, order: Order) -> int:
     if order.explain:
         sys.stderr.write(_reason(reply) + "\n")
     return os.EX_TEMPFAIL if reply.code < 500 else os.EX_NOPERM
+
+
+def _configure_log(settings: ServeSettings) -> None:
+    """Log where the daemon logs, to files of whom its workers run as."""
+    if os.geteuid() != 0:
+        _logs.configure_one_shot(settings.log.options)
+        return
+    # For root alone: these modules take as long as the rest.
+    from lmtp_server._agents import who_serves
+    from lmtp_server._privileges import PrivilegesError
+
+    try:
+        identity = who_serves(settings).identity
+    except PrivilegesError as error:
+        _logs.configure_one_shot(_logs.LogOptions())
+        _logger.warning("nothing is logged to files: %s", error)
+        return
+    owner = None if identity is None else (identity.uid, identity.gid)
+    _logs.configure_one_shot(settings.log.options, owner)
 
 
 def _deliver(settings: ServeSettings, order: Order) -> Reply:

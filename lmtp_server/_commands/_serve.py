@@ -23,7 +23,7 @@ from lmtp_server._agents import (
     agent_options,
     broker_options,
     make_lookup,
-    valid_ids,
+    who_serves,
 )
 from lmtp_server._components import mail_root
 from lmtp_server._logs import DebugLog, DeliveryLog, LineFormat, Log, Logs, Rawlogs
@@ -294,16 +294,8 @@ def _who(settings: ServeSettings) -> tuple[object, ...]:
 
 def _plan_privileges(settings: ServeSettings) -> _privileges.Plan:
     """Whom the processes are to run as. Raises SettingsError."""
-    if settings.user is None and not settings.userdb:
-        # Nobody has a uid: all mail is that of whoever has started this.
-        return _privileges.Plan(Mode.UNCHANGED)
     try:
-        plan = _privileges.plan(
-            user=settings.user,
-            group=settings.group,
-            network_user=settings.network_user,
-            valid_ids=valid_ids(settings),
-        )
+        plan = who_serves(settings)
     except PrivilegesError as error:
         raise SettingsError([f"user: {error}"]) from error
     if plan.mode is Mode.BROKER and settings.quota.backend == "redis":

@@ -232,13 +232,15 @@ def configure() -> None:
     Log(LogOptions(repeats=0)).install()
 
 
-def configure_one_shot(options: LogOptions) -> None:
-    """Log by `options` as a program does that delivers one message: one that cannot log delivers
-    nevertheless, and standard error, which is for whoever has called it, gets no lines of
-    deliveries."""
+def configure_one_shot(options: LogOptions, owner: tuple[int, int] | None = None) -> None:
+    """Log by `options`, to files of `owner`, as a program does that delivers one message.
+
+    One that cannot log delivers nevertheless, and standard error, which is for whoever has called
+    it, gets no lines of deliveries.
+    """
     configure()
     try:
-        Log(replace(options, repeats=0), tries=False).install()
+        Log(replace(options, repeats=0), owner, tries=False).install()
     except LogError as error:
         _logger.warning("%s", error)
         options = LogOptions()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lmtp_server._logs import Log, LogError, LogOptions
+from tests.server._program import run
 
 pytestmark = pytest.mark.privileges
 
@@ -85,6 +86,30 @@ def test_nothing_is_opened_anew_that_the_owner_may_not_write(folder: Path, secre
         log.close()
     assert secret.read_bytes() == b""
     assert b"goes on" in (own / "kept").read_bytes()
+
+
+@pytest.mark.parametrize("planted", [True, False])
+def test_a_delivery_that_root_makes_by_hand(folder: Path, secret: Path, planted: bool) -> None:
+    for name in ("own", "mail"):
+        (folder / name).mkdir()
+        os.chown(folder / name, *OWNER)
+    log = folder / "own" / "log"
+    if planted:
+        log.symlink_to(secret)
+    (folder / "settings.toml").write_text(
+        f'user = "nobody"\nmail = "{folder}/mail/{{user}}"\n[log]\npath = "{log}"\n'
+    )
+    message = b"Subject: x\n\nx\n"
+    flags = ["--config", "settings.toml", "-d", "anne"]
+    done = run("deliver", *flags, cwd=folder, stdin=message)
+    assert done.returncode == 0, done.stderr
+    assert len(list((folder / "mail" / "anne" / "new").iterdir())) == 1
+    assert secret.read_bytes() == b""
+    if planted:
+        assert b"Permission denied" in done.stderr
+    else:
+        assert log.stat().st_uid == OWNER[0]
+        assert b"saved mail to INBOX" in log.read_bytes()
 
 
 def test_what_root_has_put_there_is_followed(folder: Path) -> None:
