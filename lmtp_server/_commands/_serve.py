@@ -320,7 +320,7 @@ def _prepare_root(
                 _mail_root.make(root)
         elif not os.path.lexists(root) and not faults:
             _mail_root.make(root)
-            os.chown(root, identity.uid, identity.gid)
+            os.lchown(root, identity.uid, identity.gid)
     except OSError as error:
         faults.append(f"mail: cannot keep mail in {root!r}: {error.strerror}")
 
