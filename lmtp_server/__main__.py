@@ -137,7 +137,7 @@ def _add_serve(commands: "argparse._SubParsersAction[_Parser]") -> None:
         metavar="SECONDS",
         help="how long deliveries in progress may take when the server stops (default: 30)",
     )
-    serve.add_argument("--config", metavar="FILE", default=None, help="TOML file with settings")
+    _add_config(serve)
 
 
 def _add_send(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -171,9 +171,9 @@ def _add_send(commands: "argparse._SubParsersAction[_Parser]") -> None:
     send.add_argument("file", metavar="FILE", help="the message; - is standard input")
 
 
-def _add_config(command: _Parser, *flags: str) -> None:
+def _add_config(command: _Parser) -> None:
     command.add_argument(
-        *flags, metavar="FILE", default=None, dest="config", help="TOML file with settings"
+        "-c", "--config", metavar="FILE", default=None, help="TOML file with settings"
     )
 
 
@@ -207,7 +207,7 @@ def _add_deliver(commands: "argparse._SubParsersAction[_Parser]") -> None:
         dest="keep_environment",
         help="keep the environment for programs that are run",
     )
-    _add_config(deliver, "-c", "--config")
+    _add_config(deliver)
 
 
 def _add_user(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -221,7 +221,7 @@ def _add_user(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
     user.add_argument("names", metavar="USER", nargs="+")
     user.add_argument("-f", metavar="FIELD", dest="field", help="print this field alone")
-    _add_config(user, "-c", "--config")
+    _add_config(user)
 
 
 def _add_quota(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -235,7 +235,7 @@ def _add_quota(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
     quota.add_argument("action", choices=("get", "recalc"))
     quota.add_argument("name", metavar="USER")
-    _add_config(quota, "-c", "--config")
+    _add_config(quota)
 
 
 def _seconds(text: str) -> float:
@@ -269,7 +269,7 @@ def _add_ping(commands: "argparse._SubParsersAction[_Parser]") -> None:
         default=10.0,
         help="how long it all may take (default: 10)",
     )
-    _add_config(ping, "-c", "--config")
+    _add_config(ping)
 
 
 def _add_who(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -282,7 +282,7 @@ def _add_who(commands: "argparse._SubParsersAction[_Parser]") -> None:
         allow_abbrev=False,
     )
     who.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
-    _add_config(who, "-c", "--config")
+    _add_config(who)
 
 
 def _add_stats(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -304,7 +304,7 @@ def _add_stats(commands: "argparse._SubParsersAction[_Parser]") -> None:
         const=2.0,
         help="print them again and again (default: every 2 seconds)",
     )
-    _add_config(stats, "-c", "--config")
+    _add_config(stats)
 
 
 def _add_completion(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -347,7 +347,7 @@ def _add_config_command(commands: "argparse._SubParsersAction[_Parser]") -> None
         "--diff", action="store_true", help="only those that differ from the defaults"
     )
     for command in (check, show):
-        _add_config(command, "-c", "--config")
+        _add_config(command)
     importing = actions.add_parser(
         "import-dovecot",
         help="print settings made from Dovecot's",

@@ -8,7 +8,7 @@
 _shtab_lmtp_server_config_subparsers=(check show import-dovecot)
 _shtab_lmtp_server_subparsers=(serve send deliver user quota ping who stats config completion)
 
-_shtab_lmtp_server_serve_option_strings=(-h --help --listen --mail --runtime --workers --hostname --recipient-delimiter --save-to-detail-mailbox --no-save-to-detail-mailbox --mailbox-autocreate --no-mailbox-autocreate --mailbox-autosubscribe --no-mailbox-autosubscribe --drain --config)
+_shtab_lmtp_server_serve_option_strings=(-h --help --listen --mail --runtime --workers --hostname --recipient-delimiter --save-to-detail-mailbox --no-save-to-detail-mailbox --mailbox-autocreate --no-mailbox-autocreate --mailbox-autosubscribe --no-mailbox-autosubscribe --drain -c --config)
 _shtab_lmtp_server_send_option_strings=(-h --help --to --from --rcpt)
 _shtab_lmtp_server_deliver_option_strings=(-h --help -d -f -a -r -m -e -p -k -c --config)
 _shtab_lmtp_server_user_option_strings=(-h --help -f -c --config)

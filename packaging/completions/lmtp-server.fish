@@ -70,7 +70,7 @@ complete -c lmtp-server -n '_shtab_lmtp_server_using serve' -l save-to-detail-ma
 complete -c lmtp-server -n '_shtab_lmtp_server_using serve' -l mailbox-autocreate -l no-mailbox-autocreate -d 'make such a mailbox if it is missing (default: no)'
 complete -c lmtp-server -n '_shtab_lmtp_server_using serve' -l mailbox-autosubscribe -l no-mailbox-autosubscribe -d 'subscribe the user to a mailbox that was made (default: no)'
 complete -c lmtp-server -n '_shtab_lmtp_server_using serve' -l drain -x -d 'how long deliveries in progress may take when the server stops (default: 30)'
-complete -c lmtp-server -n '_shtab_lmtp_server_using serve' -l config -x -d 'TOML file with settings'
+complete -c lmtp-server -n '_shtab_lmtp_server_using serve' -s c -l config -x -d 'TOML file with settings'
 complete -c lmtp-server -n '_shtab_lmtp_server_using; and test $_shtab_lmtp_server_npos -eq 0' -a send -d 'Delivers one message and prints the final reply for each recipient.'
 complete -c lmtp-server -n '_shtab_lmtp_server_using send' -s h -l help -d 'show this help message and exit'
 complete -c lmtp-server -n '_shtab_lmtp_server_using send' -l to -x -d 'HOST:PORT, [IPV6]:PORT or unix:PATH'

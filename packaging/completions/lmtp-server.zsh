@@ -140,7 +140,7 @@ _shtab_lmtp_server_serve_options=(
   {--mailbox-autocreate,--no-mailbox-autocreate}"[make such a mailbox if it is missing (default\: no)]"
   {--mailbox-autosubscribe,--no-mailbox-autosubscribe}"[subscribe the user to a mailbox that was made (default\: no)]"
   "--drain[how long deliveries in progress may take when the server stops (default\: 30)]:SECONDS:"
-  "--config[TOML file with settings]:FILE:"
+  {-c,--config}"[TOML file with settings]:FILE:"
 )
 
 # guard to ensure default positional specs are added only once per session

@@ -82,3 +82,27 @@ def test_without_pydantic_it_says_what_to_install(arguments: list[str], folder: 
         "lmtp-server: pydantic is not installed: pip install 'lmtp-proto[server]'\n"
     )
     assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("flag", ["-c", "--config"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["serve"],
+        ["deliver", "-d", "anne"],
+        ["user", "anne"],
+        ["quota", "get", "anne"],
+        ["ping"],
+        ["who"],
+        ["stats"],
+        ["config", "check"],
+        ["config", "show"],
+    ],
+)
+def test_every_command_that_reads_settings_takes_the_file_alike(
+    command: list[str], flag: str, folder: Path
+) -> None:
+    (folder / "s.toml").write_text("wrokers = 2\n")
+    done = run(*command, flag, "s.toml", cwd=folder)
+    assert done.returncode
+    assert b"s.toml:1: wrokers: there is no such setting" in done.stderr
