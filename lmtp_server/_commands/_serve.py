@@ -183,6 +183,7 @@ class _Service:
                 f"runtime: {settings.runtime} is not installed:"
                 f" pip install 'lmtp-proto[{settings.runtime}]'"
             )
+        made = _make_base_dir(settings, faults)
         listeners = self.sockets.open(_listener_plans(settings, faults), faults)
         if self._privileges.mode is not Mode.BROKER:
             _prepare_root(mail_root(settings), self._privileges.identity, faults)
@@ -191,6 +192,8 @@ class _Service:
         tracing = tracing_options(settings, faults)
         if faults or log is None:
             self._dropped()
+            if made is not None:
+                os.rmdir(made)
             raise SettingsError(faults)
         most = settings.limits.user_concurrency_limit
         return Plan(
@@ -305,6 +308,25 @@ def _plan_privileges(settings: ServeSettings) -> _privileges.Plan:
         )
         raise SettingsError([fault])
     return plan
+
+
+def _make_base_dir(settings: ServeSettings, faults: list[str]) -> str | None:
+    """Make the directory of the sockets, as Dovecot does; its path, if it was missing."""
+    path = settings.base_dir
+    if path is None or os.path.lexists(path):
+        return None
+    try:
+        os.mkdir(path)
+        made = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            # Whatever the umask: who may connect is up to the sockets in it.
+            os.fchmod(made, 0o755)
+        finally:
+            os.close(made)
+    except OSError as error:
+        faults.append(f"base_dir: cannot make {path!r}: {error.strerror}")
+        return None
+    return path
 
 
 def _prepare_root(

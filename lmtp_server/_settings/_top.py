@@ -60,7 +60,7 @@ class ServeSettings(Table):
         Path | None,
         About(
             meaning="where the server has its sockets: `control` and, if nothing says where to"
-            " listen, `lmtp`",
+            " listen, `lmtp`; made if it is missing",
             dovecot=("base_dir",),
         ),
     ] = None

@@ -1,5 +1,6 @@
 """Listeners with tables of their own: who may connect, and what is spoken there."""
 
+import os
 import ssl
 import stat
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from pathlib import Path
 import trustme
 
 from tests.server._peer import Peer, connect, deliver
-from tests.server._program import Program
+from tests.server._program import Program, run
 
 Start = Callable[..., Program]
 Config = Callable[..., str]
@@ -62,6 +63,39 @@ def test_a_base_directory_has_the_socket(start: Start, folder: Path, config: Con
     assert program.addresses() == [f"unix:{folder}/lmtp"]
     assert deliver(f"unix:{folder}/lmtp", "a@example.test")[0].startswith("250 ")
     assert program.stop() == 0
+
+
+def test_a_base_directory_that_is_missing_is_made(
+    start: Start, folder: Path, config: Config
+) -> None:
+    path = config('base_dir = "run"', "workers = 1")
+    mask = os.umask(0o077)
+    try:
+        program = start("--config", path)
+    finally:
+        os.umask(mask)
+    assert program.addresses() == ["unix:run/lmtp"]
+    assert stat.S_IMODE((folder / "run").stat().st_mode) == 0o755
+    assert deliver(f"unix:{folder}/run/lmtp", "a@example.test")[0].startswith("250 ")
+    assert program.stop() == 0
+
+
+def test_a_base_directory_that_cannot_be_made_is_a_fault(folder: Path, config: Config) -> None:
+    ended = run("serve", "--config", config('base_dir = "none/run"'), cwd=folder)
+    assert ended.returncode == os.EX_CONFIG
+    fault = b"lmtp-server: base_dir: cannot make 'none/run': No such file or directory"
+    assert fault in ended.stderr.splitlines()
+    assert not (folder / "none").exists()
+
+
+def test_a_base_directory_is_not_left_where_nothing_was_started(
+    folder: Path, config: Config
+) -> None:
+    path = config('base_dir = "run"', 'listen = ["127.0.0.1:0", "unix:none/lmtp"]')
+    ended = run("serve", "--config", path, cwd=folder)
+    assert ended.returncode == os.EX_CONFIG
+    assert b"unix:none/lmtp" in ended.stderr
+    assert not (folder / "run").exists()
 
 
 def test_proxies_and_trust_are_those_of_each_listener(start: Start, config: Config) -> None:
