@@ -7,6 +7,7 @@ calls: no task, no stream and no future is made for a connection.
 import asyncio
 import functools
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, assert_never, cast
 
@@ -32,14 +33,15 @@ _logger = logging.getLogger("lmtp_asyncio")
 
 # Octets that may wait for a conversation that is busy, before the peer is no longer read.
 _INPUT_LIMIT = 262_144
-# Octets that asyncio reads at once.
-_READ_LIMIT = 65_536
+# Octets from which on what waits is given piece by piece: joined, it would not stay in the
+# processor's cache on its way to the disk.
+_LARGE = 16_384
 # How long a peer may take to close its side when ours is closed. Closing with unread octets
 # would reset the connection and could destroy the last reply on its way.
 _LINGER = 5.0
 
 
-class ServerSession(asyncio.Protocol):
+class ServerSession(asyncio.BufferedProtocol):
     """A server's end of one connection."""
 
     __slots__ = (
@@ -77,7 +79,7 @@ class ServerSession(asyncio.Protocol):
         self._loop = loop
         self._conversation: Generator[Effect, None, None] | None = None
         # What came while the conversation did not ask for it.
-        self._input: list[bytes] | None = None
+        self._input: deque[bytes] | None = None
         self._input_size = 0
         self._eof = False
         self._lost = False
@@ -97,27 +99,26 @@ class ServerSession(asyncio.Protocol):
         """Begin the conversation."""
         # uvloop's transports have the interface, not the base class.
         self._transport = cast(asyncio.Transport, transport)
-        # asyncio reads into a fresh block of 256 KiB, which the C library may map and unmap for
-        # each read; one that is smaller stays on the heap, and near the processor. Loops that
-        # have a buffer of their own have no such setting.
-        if hasattr(transport, "max_size"):
-            transport.max_size = _READ_LIMIT
         peer, client_ip = peer_name(self._address)
         self._conversation = self._reception.converse(peer, client_ip)
         self._advance()
 
-    def data_received(self, data: bytes) -> None:
-        """Octets have come."""
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the loop puts octets: `buffer_updated()` comes before those of another session."""
+        return self._server.read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So many octets have come."""
         receive = self._receive
         if receive is not None:
             self._receive = None
-            receive.outcome = data
+            receive.outcome = self._server.read_buffer[:nbytes].tobytes()
             self._advance()
         elif self._conversation is not None:
             if self._input is None:
-                self._input = []
-            self._input.append(data)
-            self._input_size += len(data)
+                self._input = deque()
+            self._input.append(self._server.read_buffer[:nbytes].tobytes())
+            self._input_size += nbytes
             if self._input_size >= _INPUT_LIMIT:
                 self._transport.pause_reading()
 
@@ -216,12 +217,20 @@ class ServerSession(asyncio.Protocol):
 
     def _give(self, effect: Receive) -> None:
         """End a Receive with what is there already."""
-        if self._input is not None:
-            effect.outcome = b"".join(self._input)
-            self._input = None
-            if self._input_size >= _INPUT_LIMIT and not self._eof:
+        waiting = self._input
+        if waiting is not None:
+            if len(waiting[0]) < _LARGE:
+                data = b"".join(waiting)
+                waiting.clear()
+            else:
+                data = waiting.popleft()
+            if not waiting:
+                self._input = None
+            effect.outcome = data
+            was_paused = self._input_size >= _INPUT_LIMIT
+            self._input_size -= len(data)
+            if was_paused and self._input_size < _INPUT_LIMIT and not self._eof:
                 self._transport.resume_reading()
-            self._input_size = 0
         elif self._eof:
             effect.outcome = b""
         else:
