@@ -23,6 +23,8 @@ from typing import Literal, Self
 
 import psutil
 
+from benchmarks.peers.ports import free_ports
+
 Fsync = Literal["optimized", "always", "never"]
 
 _START_SECONDS = 20.0
@@ -215,7 +217,7 @@ class PrivateDovecot:
         for path in (self.mail_root, self.folder / "home"):
             path.mkdir(parents=True, exist_ok=True)
             os.chown(path, self.uid, self.gid)
-        lmtp_port, imap_port = _free_ports(2)
+        lmtp_port, imap_port = free_ports(2)
         self.lmtp_address = f"127.0.0.1:{lmtp_port}"
         self.lmtp_socket = self.folder / "lmtp"
         self.imap_address = ("127.0.0.1", imap_port)
@@ -359,15 +361,6 @@ class PrivateDovecot:
 def _executable(name: str) -> str:
     # /usr/sbin is not on the search path of every user.
     return shutil.which(name, path="/usr/sbin:/usr/bin") or f"/usr/sbin/{name}"
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 def _greeting(address: tuple[str, int] | str) -> bytes:

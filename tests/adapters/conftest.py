@@ -104,13 +104,15 @@ class LogLines(logging.Handler):
             self.lines.append(f"{record.levelname} {record.getMessage()}")
             self._added.notify_all()
 
-    def wait_for(self, text: str) -> str:
-        """Wait for a line that holds `text`."""
+    def wait_for(self, *texts: str) -> str:
+        """Wait for a line that holds all `texts`."""
+
+        def find() -> str | None:
+            return next((line for line in self.lines if all(map(line.__contains__, texts))), None)
+
         with self._added:
-            found = self._added.wait_for(
-                lambda: next((line for line in self.lines if text in line), None), PATIENCE
-            )
-            assert found is not None, f"{text!r} is not in {self.lines}"
+            found = self._added.wait_for(find, PATIENCE)
+            assert found is not None, f"{texts} are not in {self.lines}"
             return found
 
 

@@ -2,13 +2,13 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from benchmarks.peers.ports import free_ports
 from lmtp_sockets import activated_sockets
 from tests.adapters.harness import Client
 
@@ -16,6 +16,7 @@ _ROOT = Path(__file__).parents[2]
 _SERVER = """
 import asyncio, sys
 import lmtp_asyncio, lmtp_blocking, lmtp_gevent
+from benchmarks.peers.ports import free_ports
 from lmtp_sockets import activated_sockets
 from tests.adapters.harness import Mailbox
 places = activated_sockets()
@@ -36,17 +37,10 @@ match sys.argv[1]:
 """
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
-    assert isinstance(port, int)
-    return port
-
-
 @pytest.mark.interop
 @pytest.mark.skipif(not shutil.which("systemd-socket-activate"), reason="needs systemd")
 def test_systemd_hands_its_sockets_on(runtime: str, tmp_path: Path) -> None:
-    port = _free_port()
+    (port,) = free_ports(1)
     path = tmp_path / "lmtp"
     manager = subprocess.Popen(
         [

@@ -47,7 +47,8 @@ def test_all_of_them_at_once(
         else:
             # Nothing but what belongs to the handshake.
             assert b"4.4.2" not in client.rest()
-            assert logs.wait_for(f"{peer}: ").endswith("the deadline has passed")
+            # The kernel may give a client's port to one more who goes to another listener.
+            logs.wait_for(f"{peer}: ", ": the deadline has passed")
     # The time of these would be over as well, had the server waited for them.
     handler.go_on()
     for standing, client in waiting:

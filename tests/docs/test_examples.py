@@ -4,7 +4,6 @@ import hashlib
 import os
 import re
 import signal
-import socket
 import sqlite3
 import ssl
 import stat
@@ -19,6 +18,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from benchmarks.peers.ports import free_ports
 from lmtp_blocking import Client
 from lmtp_proto import Recipient, parse_mailbox
 
@@ -85,13 +85,6 @@ def _running(
         process.communicate()
 
 
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 def _client(port: int, process: subprocess.Popen[str]) -> Client:
     """Connect as soon as the example listens."""
     while process.poll() is None:
@@ -106,7 +99,7 @@ def _client(port: int, process: subprocess.Popen[str]) -> Client:
 def test_ten_lines_are_a_server(runtime: str) -> None:
     lines = _EXAMPLES[runtime].strip().splitlines()
     assert len([line for line in lines if line]) <= 10
-    port = _free_port()
+    (port,) = free_ports(1)
     with _running(runtime, port) as process:
         recipients = [
             Recipient(address=parse_mailbox(address))
@@ -129,7 +122,7 @@ _ADDRESSES = ("alice@example.org", "bob@example.org", "carol@example.net")
 
 def _replies(example: str, folder: Path, changes: Sequence[tuple[str, str]] = ()) -> list[str]:
     """What the example's server answers to each of three recipients."""
-    port = _free_port()
+    (port,) = free_ports(1)
     recipients = [Recipient(address=parse_mailbox(address)) for address in _ADDRESSES]
     with _running(example, port, folder, changes) as process:
         with _client(port, process) as client:
@@ -149,7 +142,7 @@ def test_tls_for_those_who_ask(tmp_path: Path) -> None:
     issued.private_key_pem.write_to_path(tmp_path / "server.key")
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    port = _free_port()
+    (port,) = free_ports(1)
     with _running("tls", port, tmp_path) as process:
         with _client(port, process) as client:
             assert client.start_tls(context).code == 250
@@ -184,7 +177,7 @@ def test_a_handler_written_for_aiosmtpd(tmp_path: Path) -> None:
 
 
 def test_an_observer_sees_what_happens(tmp_path: Path) -> None:
-    port = _free_port()
+    (port,) = free_ports(1)
     recipients = [Recipient(address=parse_mailbox(f"{name}@example.org")) for name in "ab"]
     with _running("observer", port, tmp_path) as process:
         with _client(port, process) as client:
@@ -198,7 +191,7 @@ def test_an_observer_sees_what_happens(tmp_path: Path) -> None:
 
 
 def test_a_conversation_can_be_wrapped(tmp_path: Path) -> None:
-    port = _free_port()
+    (port,) = free_ports(1)
     with _running("around", port, tmp_path) as process:
         with _client(port, process) as client:
             client.submit(None, [Recipient(address=parse_mailbox("a@example.org"))], [_CONTENT])
@@ -276,7 +269,7 @@ def test_the_store_that_recognises_retries(tmp_path: Path) -> None:
     ],
 )
 def test_a_server_in_an_application(example: str, changes: Sequence[tuple[str, str]]) -> None:
-    port = _free_port()
+    (port,) = free_ports(1)
     recipients = [
         Recipient(address=parse_mailbox(f"{name}@example.org")) for name in ("alice", "stop")
     ]
@@ -294,7 +287,7 @@ def test_a_server_in_an_application(example: str, changes: Sequence[tuple[str, s
 
 
 def test_a_runtime_of_its_own(tmp_path: Path) -> None:
-    port = _free_port()
+    (port,) = free_ports(1)
     recipients = [Recipient(address=parse_mailbox(address)) for address in _ADDRESSES]
     with _running("runtime", port, tmp_path) as process:
         for _ in range(2):
@@ -324,7 +317,7 @@ def test_a_runtime_of_its_own(tmp_path: Path) -> None:
 def test_the_clients(
     tmp_path: Path, example: str, messages: int, changes: Sequence[tuple[str, str]]
 ) -> None:
-    port = _free_port()
+    (port,) = free_ports(1)
     with _running("store", port, tmp_path) as process:
         _client(port, process).close()
         code = _on(port, _changed(example, changes))

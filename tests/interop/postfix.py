@@ -6,7 +6,6 @@ loopback one is listened on.
 """
 
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,6 +14,8 @@ from os import geteuid
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from benchmarks.peers.ports import free_ports
 
 _SEARCH_PATH = "/usr/sbin:/usr/bin"
 _RUN_SECONDS = 120.0
@@ -128,8 +129,7 @@ class PrivatePostfix:
         for name in ("etc", "queue", "data"):
             (self.folder / name).mkdir()
         shutil.chown(self.folder / "data", "postfix")
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = int(probe.getsockname()[1])
+        (port,) = free_ports(1)
         self.smtp_address = ("127.0.0.1", port)
         (self.folder / "etc/main.cf").write_text(
             _MAIN.format(

@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 import pytest
 
 from benchmarks.peers.dovecot import PrivateDovecot
+from benchmarks.peers.ports import free_ports
 from lmtp_proto import Reply
 from mailstore import (
     MaildirQuotas,
@@ -220,11 +221,6 @@ def test_maildrop_counts_on(tmp_path: Path) -> None:
     quotas.close()
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 def _redis() -> None:
     if PrivateRedis.program() is None:
@@ -373,7 +369,7 @@ class TestRedis:
 
     def test_dovecot_counts_on(self, dovecot: type[PrivateDovecot]) -> None:
         """Dovecot's dict quota has the same keys: what IMAP deletes makes room for us."""
-        port = _free_port()
+        (port,) = free_ports(1)
         settings = _settings(f"dict:User quota::redis:host=127.0.0.1:port={port}:prefix=quota/")
         with PrivateRedis(port=port) as counter, dovecot(settings=settings) as server:
             places = MaildirQuotas(server.mail_root)
