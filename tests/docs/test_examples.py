@@ -72,7 +72,7 @@ def _running(
     """The example in its own process, on `port` instead of the first one it names."""
     code = _on(port, _changed(example, changes))
     process = subprocess.Popen(
-        [sys.executable, "-u", "-c", re.sub(r"(?<=127\.0\.0\.1:)24\d\d", "0", code)],
+        [sys.executable, "-u", "-c", re.sub(r"(?<=127\.0\.0\.1:)24\d\d\b", "0", code)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

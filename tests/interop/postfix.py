@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+import uuid
 from collections.abc import Sequence
 from os import geteuid
 from pathlib import Path
@@ -152,10 +153,30 @@ class PrivatePostfix:
             check=False,
         )
         if finished.returncode != 0:
-            raise RuntimeError(f"postfix {command}: exit {finished.returncode}\n{self.log()}")
+            raise RuntimeError(f"postfix {command}: exit {finished.returncode}\n{self._written()}")
 
-    def log(self) -> str:
-        """Return all that Postfix has logged so far."""
+    def log(self, seconds: float = 20.0) -> str:
+        """Return all that Postfix has logged so far.
+
+        Raises TimeoutError, with what is there, when the last of it is not within `seconds`.
+        """
+        # Its programs hand their lines to another that writes them; it takes them in their order.
+        mark = uuid.uuid4().hex
+        subprocess.run(
+            [_program("postlog"), "-c", str(self.folder / "etc"), mark],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=_RUN_SECONDS,
+            check=True,
+        )
+        deadline = time.monotonic() + seconds
+        while mark not in (written := self._written()):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"Postfix does not log:\n{written}")
+            time.sleep(_POLL_SECONDS)
+        return written
+
+    def _written(self) -> str:
         try:
             return (self.folder / "log").read_text("utf-8", "backslashreplace")
         except FileNotFoundError:
@@ -183,7 +204,7 @@ class PrivatePostfix:
         # Twice, since mail moves, and breeds bounces, while the queues are being read.
         while self.queued() or self.queued():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"in Postfix's queue: {self.queued()}\n{self.log()}")
+                raise TimeoutError(f"in Postfix's queue: {self.queued()}\n{self._written()}")
             time.sleep(_POLL_SECONDS)
 
 
