@@ -12,10 +12,11 @@ from functools import partial
 from typing import Final, Self
 
 from ._files import release, write_all
-from ._links import NoLinkError, Original
+from ._links import Original
 from ._maildir import Maildir, MaildirCache, Parts
 from ._sync import Sync, start_writeback, syncfs
 from ._together import ONE_BY_ONE, Together
+from ._unnamed import NoLinkError
 
 _logger: Final = logging.getLogger("mailstore")
 
@@ -23,15 +24,15 @@ _logger: Final = logging.getLogger("mailstore")
 class Delivery:
     """One copy of a message on its way into one mailbox of the Maildir `parts`.
 
-    `name` is its file name, `blocks` are its octets; `done` is called once, in the committer's
+    `name` is its file name, `blocks` are its octets. `done` is called once, in the committer's
     thread, with None or with what went wrong. It must not raise. `mailbox` is open already, and
     stays so until then, unless it is the INBOX, which is None. With `original` it may be a link to
     that, or become it.
     """
 
     __slots__ = (
-        *("_done", "blocks", "descriptor", "is_link", "is_original", "mailbox", "maildir", "name"),
-        *("original", "parts", "written"),
+        *("_done", "blocks", "descriptor", "is_link", "is_original", "is_unnamed", "mailbox"),
+        *("maildir", "name", "original", "parts", "written"),
     )
 
     maildir: Maildir
@@ -49,7 +50,7 @@ class Delivery:
         self.mailbox = mailbox
         self.original = original
         self.is_link = self.is_original = False
-        self.written = False
+        self.is_unnamed = self.written = False
         self.name = name
         self.blocks = blocks
         self._done: Callable[[Exception | None], None] | None = done
@@ -95,9 +96,10 @@ def commit(batch: Iterable[Delivery], cache: MaildirCache, sync: Sync, together:
         cache.drop(delivery.parts)
 
     def publish(delivery: Delivery) -> None:
-        if delivery.is_link:
+        try:
             if _link(delivery):
                 return
+        except NoLinkError:
             _write_alone(delivery, sync)
         delivery.maildir.publish(delivery.name)
 
@@ -107,7 +109,7 @@ def commit(batch: Iterable[Delivery], cache: MaildirCache, sync: Sync, together:
             # syncfs(2) tells of failures since its descriptor was opened.
             deliveries = _each(deliveries, file_systems.add, undo=_discard)
             deliveries = _each(deliveries, _write)
-            deliveries = _each(deliveries, _close, undo=_discard)
+            deliveries = _each(deliveries, _close_named, undo=_discard)
             groups = _group(deliveries, file_systems.descriptor)
             deliveries = _sync(groups, partial(_syncfs_if_written, groups), undo=_discard)
             deliveries = _each(deliveries, publish, undo=_discard)
@@ -116,13 +118,13 @@ def commit(batch: Iterable[Delivery], cache: MaildirCache, sync: Sync, together:
     elif sync is not Sync.NEVER:
         deliveries = _each(deliveries, _write_out)
         deliveries = _each(deliveries, _fsync, undo=_discard, together=together)
-        deliveries = _each(deliveries, _close, undo=_discard)
+        deliveries = _each(deliveries, _close_named, undo=_discard)
         deliveries = _each(deliveries, publish, undo=_discard)
         groups = _group(deliveries, lambda delivery: delivery.maildir.target)
         deliveries = _sync(groups, os.fsync, undo=withdraw, together=together)
     else:
         deliveries = _each(deliveries, _write)
-        deliveries = _each(deliveries, _close, undo=_discard)
+        deliveries = _each(deliveries, _close_named, undo=_discard)
         deliveries = _each(deliveries, publish, undo=_discard)
     for delivery in deliveries:
         delivery.tell(None)
@@ -214,13 +216,22 @@ def _write(delivery: Delivery) -> None:
         # Its content is there, or is among what is written and synced before anything is published.
         delivery.is_link = True
         return
-    _create(delivery)
+    descriptor = delivery.maildir.create_unnamed()
+    if descriptor is None:
+        _create(delivery)
+    else:
+        delivery.is_unnamed = True
+        _fill(delivery, descriptor)
     if original is not None:
         delivery.is_original = original.offer(delivery.descriptor, delivery.maildir)
 
 
 def _create(delivery: Delivery) -> None:
-    delivery.descriptor = delivery.maildir.create(delivery.name)
+    _fill(delivery, delivery.maildir.create(delivery.name))
+
+
+def _fill(delivery: Delivery, descriptor: int) -> None:
+    delivery.descriptor = descriptor
     delivery.written = True
     try:
         write_all(delivery.descriptor, *delivery.blocks)
@@ -247,18 +258,32 @@ def _close(delivery: Delivery) -> None:
         os.close(descriptor)
 
 
+def _close_named(delivery: Delivery) -> None:
+    # Of one without a name nothing would be left.
+    if not delivery.is_unnamed:
+        _close(delivery)
+
+
 def _link(delivery: Delivery) -> bool:
-    """Publish a delivery that is to be a link; False where that cannot be."""
-    assert delivery.original is not None
-    try:
+    """Publish a delivery that has no name in tmp/; False for one that has. Raises NoLinkError."""
+    if delivery.is_link:
+        assert delivery.original is not None
         delivery.original.link(delivery.maildir.target, delivery.name)
-    except NoLinkError:
+        return True
+    if not delivery.is_unnamed:
         return False
+    delivery.maildir.publish_unnamed(delivery.descriptor, delivery.name)
+    try:
+        _close(delivery)
+    except OSError:
+        _withdraw(delivery)
+        raise
     return True
 
 
 def _write_alone(delivery: Delivery, sync: Sync) -> None:
-    """Put into tmp/, durably, what was to be a link when the others were written."""
+    """Put into tmp/, durably and with a name, what could not be given one in the mailbox."""
+    _close(delivery)
     _create(delivery)
     if sync is not Sync.NEVER:
         os.fsync(delivery.descriptor)

@@ -14,7 +14,7 @@ from ._committer import Committer, StoreObserver
 from ._files import write_all
 from ._folders import Place
 from ._in_place import InPlace, open_in_place
-from ._links import NoLinkError, Original, link_open_file
+from ._links import Original
 from ._maildir import Maildir, Parts
 from ._names import UniqueNames
 from ._options import FolderOptions
@@ -22,6 +22,7 @@ from ._place_cache import PlaceCache
 from ._report import Landing
 from ._spool import LineEnding, Spool
 from ._sync import Sync
+from ._unnamed import NoLinkError, link_open_file
 
 # Two descriptors each.
 _OPEN_PLACES: Final = 64

@@ -6,14 +6,10 @@ when nobody uses it any more.
 
 import errno
 import os
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
-
-UNNAMED: Final = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
-"""Opens, with the path of a directory, a new file that has no name in it."""
 
 # Larger pieces make nothing faster, and a piece is what the fallback holds in memory.
 _PIECE: Final = 1 << 20
@@ -71,23 +67,6 @@ def release(descriptor: int) -> None:
         os.close(descriptor)
     except OSError:
         pass
-
-
-def unnamed_file(directory: str) -> int:
-    """A new file without a name in `directory`, open for reading and writing. Raises OSError."""
-    try:
-        return os.open(directory, UNNAMED, 0o600)
-    except OSError as error:
-        # EISDIR and ENOENT come from kernels that read the flag as O_DIRECTORY.
-        if error.errno not in {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL}:
-            raise
-    descriptor, path = tempfile.mkstemp(prefix=".spool-", dir=directory)
-    try:
-        os.unlink(path)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 class SharedFile:

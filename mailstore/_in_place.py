@@ -7,9 +7,10 @@ cannot be opened fails nothing but the shortcut.
 import os
 from typing import Final, NamedTuple
 
-from ._files import UNNAMED, release
+from ._files import release
 from ._folders import Place
 from ._permissions import Permissions
+from ._unnamed import UNNAMED
 
 _PASS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 

@@ -8,37 +8,10 @@ write to it. Everywhere else it is a file of its own.
 import errno
 import os
 import threading
-from typing import Final
 
 from ._files import SharedFile
 from ._maildir import Maildir
-
-# The file cannot have one more name, or not there: too many, another file system, none left that
-# leads to it, the kernel's `protected_hardlinks`, no /proc; EBADF is a message that was given up.
-_NO_LINK: Final = frozenset(
-    {
-        *(errno.EXDEV, errno.EMLINK, errno.ENOENT, errno.EPERM, errno.EACCES, errno.EBADF),
-        *(errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ELOOP),
-    }
-)
-
-
-class NoLinkError(Exception):
-    """A file cannot have that name as well; a copy of it can."""
-
-
-def link_open_file(descriptor: int, directory: int, name: str) -> None:
-    """Give an open file the name `name` in `directory`.
-
-    Raises NoLinkError where a copy may do, and OSError.
-    """
-    try:
-        # Unlike a name, the descriptor leads to that file whatever the owner of a Maildir does.
-        os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=directory, follow_symlinks=True)
-    except OSError as error:
-        if error.errno in _NO_LINK:
-            raise NoLinkError(str(error)) from error
-        raise
+from ._unnamed import NoLinkError, link_open_file
 
 
 class Original:

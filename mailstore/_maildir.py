@@ -15,6 +15,7 @@ from typing import Final
 from ._files import release
 from ._permissions import OWNER_ONLY, Permissions, default_access_list
 from ._sweep import is_due, sweep
+from ._unnamed import NO_UNNAMED, UNNAMED, NoLinkError, link_open_file
 
 _logger: Final = logging.getLogger("mailstore")
 
@@ -32,11 +33,13 @@ class Maildir:
 
     A message is created in tmp/, published by a link in new/, or in cur/ if it has flags, and
     durable after `sync`: `target` is the one of the two. A name that exists is never overwritten.
+    Where the file system can, a message has no name before it is published.
     All methods but `close` and `sweep` raise OSError.
     """
 
     __slots__ = (
         "_file_mode",
+        "_has_unnamed",
         "_may_sweep",
         "_permissions",
         "_private",
@@ -60,6 +63,7 @@ class Maildir:
         self._tmp_status = os.fstat(tmp)
         self._target_status = os.fstat(target)
         self._may_sweep = True
+        self._has_unnamed = True
         self._sharing: tuple[object, ...] | None = None
 
     @property
@@ -106,20 +110,52 @@ class Maildir:
     def create(self, name: str) -> int:
         """A new file in tmp/: a descriptor for writing."""
         descriptor = os.open(name, _CREATE, self._file_mode, dir_fd=self.tmp)
+        try:
+            self._settle(descriptor)
+        except BaseException:
+            self.discard(name)
+            raise
+        return descriptor
+
+    def create_unnamed(self) -> int | None:
+        """A new file for `publish_unnamed`: a descriptor for writing. None if there can be none."""
+        if not self._has_unnamed:
+            return None
+        try:
+            descriptor = os.open(".", UNNAMED, self._file_mode, dir_fd=self.tmp)
+        except OSError as error:
+            if error.errno not in NO_UNNAMED:
+                raise
+            self._has_unnamed = False
+            return None
+        self._settle(descriptor)
+        return descriptor
+
+    def _settle(self, descriptor: int) -> None:
         if not self._private:
             try:
                 self._permissions.settle_file(descriptor)
             except BaseException:
                 release(descriptor)
-                self.discard(name)
                 raise
-        return descriptor
 
     def publish(self, name: str) -> None:
         """Let the file `name` of tmp/ appear in the target."""
         # rename(2) would overwrite. By now the owner may have put a link in the file's place.
         os.link(name, name, src_dir_fd=self.tmp, dst_dir_fd=self.target, follow_symlinks=False)
         self.discard(name)
+
+    def publish_unnamed(self, descriptor: int, name: str) -> None:
+        """Let an open file without a name appear in the target.
+
+        Raises NoLinkError as well: one that was made by `create` may do.
+        """
+        try:
+            link_open_file(descriptor, self.target, name)
+        except NoLinkError:
+            # Why ever: the next ones are not written twice.
+            self._has_unnamed = False
+            raise
 
     def discard(self, name: str) -> None:
         """Remove the file `name` from tmp/ if it can be removed."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
-from ._files import SharedFile, copy_all, unnamed_file, write_all
+from ._files import SharedFile, copy_all, write_all
 from ._header import (
     HeaderFields,
     address_in,
@@ -24,6 +24,7 @@ from ._header import (
 from ._in_place import InPlace
 from ._line_ends import crlf_to_lf
 from ._sync import start_writeback
+from ._unnamed import unnamed_file
 
 # What is written to the file at a time: small enough to hold for each connection, large enough
 # that handing it to a thread costs little.

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path, PurePath
 
+import pytest
+
 from lmtp_proto import Reply, Transaction
 from mailstore import DeliveredTo, MaildirSink, MaildirStore, RetryOptions, Sync, TraceOptions
-from tests.mailstore.support import codes, deliver, envelope, fill
+from tests.mailstore.support import codes, deliver, envelope, fill, refuse_unnamed
 
 _PR_SET_PTRACER = 0x59616D61
 _PR_SET_PTRACER_ANY = ctypes.c_ulong(-1)
@@ -24,8 +26,9 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 @dataclass(frozen=True)
 class Scenario:
-    """One delivery: how, how large, to how many, whether the Maildirs were there before, and
-    whether copies may be links to one file and retries are recognised.
+    """One delivery: how, how large, to how many, whether the Maildirs were there before, whether
+    copies may be links to one file and retries are recognised, and whether there are files without
+    names.
     """
 
     sync: Sync
@@ -34,10 +37,12 @@ class Scenario:
     recipients: int = 2
     linked: bool = False
     once: bool = False
+    unnamed: bool = True
 
     def __str__(self) -> str:
         size = "small" if self.in_memory else "large"
         how = ["sole"] * (self.recipients == 1) + ["linked"] * self.linked + ["once"] * self.once
+        how += ["named"] * (not self.unnamed)
         return "-".join([self.sync, size, "known" if self.known else "fresh", *how])
 
     @property
@@ -72,6 +77,8 @@ def drive(connection: Connection, root: Path, scenario: Scenario) -> None:
     # A tracer that is not the parent needs this where Yama restricts who may trace.
     ctypes.CDLL(None).prctl(_PR_SET_PTRACER, _PR_SET_PTRACER_ANY, 0, 0, 0)
     logging.disable()
+    if not scenario.unnamed:
+        refuse_unnamed(pytest.MonkeyPatch())
     before = _descriptors()
     store = MaildirStore(
         root,

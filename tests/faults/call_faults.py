@@ -41,6 +41,8 @@ SCENARIOS = [
         for sync in (Sync.OPTIMIZED, Sync.SYNCFS)
         for size in (_SMALL, _LARGE)
     ),
+    # Where the file system wants a name from the beginning.
+    *(Scenario(sync, _SMALL, known=True, unnamed=False) for sync in (Sync.OPTIMIZED, Sync.SYNCFS)),
     # The spool becomes the copy.
     *(Scenario(sync, _LARGE, known=True, recipients=1) for sync in (Sync.OPTIMIZED, Sync.SYNCFS)),
     Scenario(Sync.OPTIMIZED, _SMALL, known=False, once=True),
@@ -55,7 +57,9 @@ _SYNCS = {"fsync", "fdatasync", "syncfs"}
 _OF_MESSAGE = re.compile(r"/u\d/tmp/[^>]")
 _OPENS = {"open", "openat", "openat2", "dup", "fcntl"}
 _UNLINKS = {"unlink", "unlinkat"}
-_CHANGES = re.compile(r"(mkdir|link|unlink|rename|symlink|ftruncate|fallocate)|openat?\(.*O_CREAT")
+_CHANGES = re.compile(
+    r"(mkdir|link|unlink|rename|symlink|ftruncate|fallocate)|openat?\(.*O_(CREAT|TMPFILE)"
+)
 # Memory, and the pipe to the test.
 _NO_FILE = re.compile(r"mmap\(|\w+\(\d+<(?:socket|pipe|UNIX)")
 _NUMBERS = re.compile(r"\d+(?:\.M\d\S*)?")
@@ -247,7 +251,7 @@ def _check_error(root: Path, scenario: Scenario, run: _Run, point: Point, fault:
     assert set(failed) <= {452 if fault in {"ENOSPC", "EDQUOT"} else 451}
     if fault == "EINTR" or fault in SHORT_WRITES:
         # A spool that has fewer octets than were written to it is noticed.
-        assert not failed or fault == "EINTR" or _is_shared(struck)
+        assert not failed or fault == "EINTR" or _is_shared(scenario, struck)
     elif _is_of_records(calls, struck):
         # A message is stored without them.
         assert not failed
@@ -257,7 +261,7 @@ def _check_error(root: Path, scenario: Scenario, run: _Run, point: Point, fault:
         # Neither a file nor an entry that may be lost is acknowledged.
         assert failed, "acknowledged all the same"
     if len(failed) > 1:
-        assert _is_shared(struck), "the fault is not of that recipient alone"
+        assert _is_shared(scenario, struck), "the fault is not of that recipient alone"
     assert run.following == [250] * scenario.recipients
     if fault != "EINTR" and point.name in _SYNCS:
         _check_not_synced_again([*calls, *calls_of(run.others)], struck)
@@ -300,9 +304,10 @@ def _is_of_records(calls: Iterable[Call], struck: Call) -> bool:
     )
 
 
-def _is_shared(struck: Call) -> bool:
+def _is_shared(scenario: Scenario, struck: Call) -> bool:
     """Whether all recipients depend on the call: it is of the spool or of a whole file system."""
-    return struck.name == "syncfs" or "O_TMPFILE" in struck.text or "(deleted)" in struck.text
+    is_spool = not scenario.in_memory and ("O_TMPFILE" in struck.text or "(deleted)" in struck.text)
+    return struck.name == "syncfs" or is_spool
 
 
 def _check_not_synced_again(calls: Iterable[Call], struck: Call) -> None:

@@ -47,9 +47,9 @@ def test_synced_before_visible_and_durable_before_answered(tmp_path: Path, size:
     assert answered == ["250"]
     _in_order(
         calls,
-        rf"writev\(\d+<{root}/d/u/tmp/[^>]*>, \[.*Return-Path",
+        rf"writev\(\d+<{root}/d/u/tmp/[^>]*>(?:\(deleted\))?, \[.*Return-Path",
         rf"fsync\(\d+<{root}/d/u/tmp/[^>]*>",
-        rf"linkat\(\d+<{root}/d/u/tmp>, .* \d+<{root}/d/u/new>, ",
+        rf"linkat\(.* \d+<{root}/d/u/new>, ",
         rf"fsync\(\d+<{root}/d/u/new>",
         r'write\(1<[^>]*>, "answered 250',
     )
@@ -75,7 +75,7 @@ def test_syncfs_before_visible_and_before_answered(tmp_path: Path) -> None:
     written, linked, said = _in_order(
         calls,
         rf"writev\(\d+<{root}/u/tmp/[^>]*>",
-        rf"linkat\(\d+<{root}/u/tmp>",
+        rf"linkat\(.* \d+<{root}/u/new>, ",
         r'write\(1<[^>]*>, "answered 250',
     )
     contents, entries = (call for call in calls if call.text.startswith("syncfs("))

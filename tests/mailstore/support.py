@@ -1,8 +1,12 @@
 """What the tests of the store share: transactions, and an adapter reduced to the bone."""
 
+import errno
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
+
+import pytest
 
 from lmtp_proto import Address, Mail, Recipient, Reply, Session, Transaction
 from mailstore import (
@@ -111,6 +115,18 @@ def deliver(
         return answers(sink, transaction)
     finally:
         sink.close()
+
+
+def refuse_unnamed(monkeypatch: pytest.MonkeyPatch, number: int = errno.EOPNOTSUPP) -> None:
+    """Let Maildirs lie on a file system that has no files without names."""
+    real = os.open
+
+    def refuse(path: str, flags: int, *args: int, **options: int) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE and "dir_fd" in options:
+            raise OSError(number, os.strerror(number))
+        return real(path, flags, *args, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
 
 
 def codes(replies: Iterable[Reply]) -> list[int]:

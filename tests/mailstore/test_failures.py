@@ -14,9 +14,18 @@ from typing import Any
 import pytest
 
 from mailstore import Sync
-from tests.mailstore.support import codes, deliver, files_below, mail_in, opened, without_trace
+from tests.mailstore.support import (
+    codes,
+    deliver,
+    files_below,
+    mail_in,
+    opened,
+    refuse_unnamed,
+    without_trace,
+)
 
 _SMALL = b"Subject: small\r\n\r\nbody\r\n"
+_STORED = _SMALL.replace(b"\r\n", b"\n")
 _LARGE = b"Subject: large\r\n\r\n" + b"0123456789\r\n" * 30_000
 
 _CODES = {
@@ -29,6 +38,10 @@ _CODES = {
     errno.EXDEV: 451,
     errno.ELOOP: 451,
 }
+
+
+# A file that cannot be given its name so is written again, with one.
+_NO_NAME = {errno.EXDEV, errno.ELOOP}
 
 
 def _fail(
@@ -60,15 +73,16 @@ def _opens_tmp(name: str, _flags: int, *_mode: int, dir_fd: int | None = None) -
 
 
 def _creates(_name: str, flags: int, *_mode: int, dir_fd: int | None = None) -> bool:
-    return bool(flags & os.O_CREAT) and dir_fd is not None and "/bad" in _path_of(dir_fd)
+    is_new = flags & os.O_CREAT or flags & os.O_TMPFILE == os.O_TMPFILE
+    return bool(is_new) and dir_fd is not None and "/bad" in _path_of(dir_fd)
 
 
 def _is_of_message(descriptor: int, *_blocks: object) -> bool:
     return "/bad/tmp/" in _path_of(descriptor)
 
 
-def _links(_source: str, _target: str, *, src_dir_fd: int, **_options: object) -> bool:
-    return "/bad" in _path_of(src_dir_fd)
+def _links(_source: str, _target: str, *, dst_dir_fd: int, **_options: object) -> bool:
+    return "/bad" in _path_of(dst_dir_fd)
 
 
 def _is_new(descriptor: int) -> bool:
@@ -88,13 +102,17 @@ _STEPS: dict[str, tuple[str, Callable[..., bool]]] = {
 
 @pytest.mark.parametrize("number", _CODES, ids=errno.errorcode.get)
 @pytest.mark.parametrize("step", _STEPS)
+@pytest.mark.parametrize("unnamed", [True, False], ids=["unnamed", "named"])
 def test_one_step_fails(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    unnamed: bool,
     step: str,
     number: int,
 ) -> None:
+    if not unnamed:
+        refuse_unnamed(monkeypatch)
     name, when = _STEPS[step]
     before = len(os.listdir("/proc/self/fd"))
     with opened(tmp_path) as store:
@@ -102,6 +120,8 @@ def test_one_step_fails(
         if step != "open tmp/":
             assert codes(deliver(store, _SMALL, ["bad", "good"])) == [250, 250]
         for content in (_SMALL, _LARGE):
+            if unnamed and content is _SMALL and step == "link" and number in _NO_NAME:
+                continue
             there = files_below(tmp_path)
             with monkeypatch.context() as patch:
                 failed = _fail(patch, name, number, when)
@@ -175,16 +195,64 @@ def test_syncfs_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: in
     assert calls == ([0] if phase == 0 else [0, 1]) + [0, 1]
 
 
-def test_a_name_that_exists_is_not_overwritten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [*_NO_NAME, errno.ENOENT, errno.EPERM, errno.EACCES])
+@pytest.mark.parametrize("sync", Sync)
+def test_a_file_that_cannot_get_a_name_is_written_again(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    sync: Sync,
+    number: int,
 ) -> None:
+    """As where there is no /proc."""
+
+    def is_unnamed(source: str, *_arguments: object, **_options: object) -> bool:
+        return source.startswith("/proc/")
+
+    before = len(os.listdir("/proc/self/fd"))
+    failed = _fail(monkeypatch, "link", number, is_unnamed)
+    with opened(tmp_path, sync=sync) as store:
+        for _ in range(3):
+            assert codes(deliver(store, _SMALL)) == [250]
+        # From then on it has a name at once.
+        assert len(failed) == 1
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert [without_trace(message) for message in mail_in(tmp_path / "user")] == [_STORED] * 3
+    assert os.listdir(tmp_path / "user" / "tmp") == []
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("sync", Sync)
+def test_nothing_has_a_name_before_it_is_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync: Sync
+) -> None:
+    """What is cut off leaves nothing."""
+    there: list[list[str]] = []
+    real = os.link
+
+    def link(source: str, target: str, **options: Any) -> None:
+        there.append(files_below(tmp_path))
+        real(source, target, **options)
+
+    monkeypatch.setattr(os, "link", link)
+    with opened(tmp_path, sync=sync) as store:
+        assert codes(deliver(store, _SMALL)) == [250]
+    assert there == [[]]
+
+
+@pytest.mark.parametrize("unnamed", [True, False], ids=["unnamed", "named"])
+def test_a_name_that_exists_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unnamed: bool
+) -> None:
+    if not unnamed:
+        refuse_unnamed(monkeypatch)
     with opened(tmp_path) as store:
         monkeypatch.setattr("mailstore._names.UniqueNames.make", lambda *_sizes: "same")
         assert codes(deliver(store, _SMALL)) == [250]
         assert codes(deliver(store, b"other")) == [451]
         assert codes(deliver(store, _LARGE)) == [451]
     (message,) = mail_in(tmp_path / "user")
-    assert without_trace(message) == _SMALL.replace(b"\r\n", b"\n")
+    assert without_trace(message) == _STORED
     assert os.listdir(tmp_path / "user" / "tmp") == []
 
 
@@ -208,10 +276,10 @@ def test_a_mistake_in_one_delivery_stays_its_own(
 ) -> None:
     real = os.link
 
-    def link(source: str, target: str, *, src_dir_fd: int, **options: Any) -> None:
-        if "/bad" in _path_of(src_dir_fd):
+    def link(source: str, target: str, *, dst_dir_fd: int, **options: Any) -> None:
+        if "/bad" in _path_of(dst_dir_fd):
             raise ZeroDivisionError("a mistake")
-        real(source, target, src_dir_fd=src_dir_fd, **options)
+        real(source, target, dst_dir_fd=dst_dir_fd, **options)
 
     monkeypatch.setattr(os, "link", link)
     with opened(tmp_path) as store:

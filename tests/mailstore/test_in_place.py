@@ -19,6 +19,7 @@ from tests.mailstore.support import (
     fill,
     mail_in,
     opened,
+    refuse_unnamed,
     without_trace,
 )
 
@@ -196,14 +197,7 @@ def test_where_there_are_no_files_without_names(
     copied: list[int],
     number: int,
 ) -> None:
-    real = os.open
-
-    def refuse(path: str, flags: int, *args: int, **options: int) -> int:
-        if flags & os.O_TMPFILE == os.O_TMPFILE and "dir_fd" in options:
-            raise OSError(number, os.strerror(number))
-        return real(path, flags, *args, **options)
-
-    monkeypatch.setattr(os, "open", refuse)
+    refuse_unnamed(monkeypatch, number)
     assert codes(deliver(store, _LARGE, ["a"])) == [250]
     assert copied
     (message,) = mail_in(tmp_path / "a")

@@ -226,7 +226,8 @@ def _is_new_of_first(descriptor: int) -> bool:
 
 
 def _creates_first(_name: str, flags: int, *_mode: int, dir_fd: int | None = None) -> bool:
-    return bool(flags & os.O_CREAT) and dir_fd is not None and "/a/tmp" in _path_of(dir_fd)
+    is_new = flags & os.O_CREAT or flags & os.O_TMPFILE == os.O_TMPFILE
+    return bool(is_new) and dir_fd is not None and "/a/tmp" in _path_of(dir_fd)
 
 
 def _publishes_first(_source: str, _target: str, *, dst_dir_fd: int, **_options: object) -> bool:
