@@ -20,7 +20,7 @@ serve: $(READY)-server-gevent
 test: $(READY)-test
 	$(BIN)/python -m pytest $(ARGS)
 
-# The tests of the protocol and of the adapters, with the protocol compiled to C.
+# The tests of protocol, store and adapters, with protocol and store compiled to C.
 test-compiled: $(READY)-test
 	$(BIN)/python -m tests.compiled $(ARGS)
 
@@ -29,7 +29,7 @@ coverage: $(READY)-test
 	$(BIN)/python -m coverage run -m pytest -q -m 'not hypothesis and not exhaustive' tests/protocol
 	$(BIN)/python -m coverage report
 
-# The protocol compiled to C, for the servers that the benchmarks name `-compiled`.
+# Protocol and store compiled to C, for the servers that the benchmarks name `-compiled`.
 compile: $(READY)-test
 	$(BIN)/python -m benchmarks.compiled
 

@@ -12,7 +12,7 @@ from benchmarks._statistics import Summary
 _HANDLER = "discard"
 _UVLOOP, _ASYNCIO, _GEVENT, _BLOCKING = "uvloop-w1", "asyncio-w1", "gevent-w1", "blocking-w1"
 _SMALL, _LARGE = 1000, 10_000_000
-# With the protocol compiled to C.
+# With protocol and store compiled to C.
 _COMPILED_UVLOOP = "uvloop-compiled-w1"
 # How many times aiosmtpd's messages per CPU second, of small messages.
 _PER_CPU_SECOND = {

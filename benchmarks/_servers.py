@@ -68,7 +68,7 @@ class Ours:
     runtime: str
     workers: int = 1
     is_compiled: bool = False
-    """Whether with the protocol that was compiled to C."""
+    """Whether with the protocol and the store that were compiled to C."""
 
     @property
     def name(self) -> str:
@@ -106,7 +106,7 @@ class Store:
     sync: Sync = "optimized"
     hard_links: bool = False
     is_compiled: bool = False
-    """Whether with the protocol that was compiled to C."""
+    """Whether with the protocol and the store that were compiled to C."""
 
     @property
     def name(self) -> str:

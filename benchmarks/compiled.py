@@ -1,7 +1,6 @@
-"""`python -m benchmarks.compiled`: the wheel of the compiled protocol, unpacked in build/compiled.
+"""`python -m benchmarks.compiled`: the compiled wheel, unpacked in build/compiled.
 
-The servers named `...-compiled` are measured with what is there, and the tests of the compiled
-protocol run on it.
+The servers named `...-compiled` are measured with what is there, and tests run on it.
 """
 
 import filecmp

@@ -8,6 +8,7 @@ gone.
 
 import errno
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Final, TypeAlias, TypeGuard, assert_never
 
 from ._command import CommandParser
@@ -451,17 +452,16 @@ class _Conversation:
 
     def _decide_rcpt(self, recipient: Recipient, answer: object) -> _Rest:
         answered: list[Reply] = []
-
-        def end(reply: Reply) -> None:
-            reply = self._named(reply)
-            self._answer(reply)
-            answered.append(reply)
-
-        yield from self._decide("rcpt", answer, end, _RECIPIENT_OK)
+        yield from self._decide("rcpt", answer, partial(self._end_rcpt, answered), _RECIPIENT_OK)
         if answered[0].accepted:
             self._current().recipients.append(recipient)
         elif self._settings.logs_refusals:
             yield self._log(Severity.INFO, f"refused <{recipient}>: {answered[0]}")
+
+    def _end_rcpt(self, answered: list[Reply], reply: Reply) -> None:
+        reply = self._named(reply)
+        self._answer(reply)
+        answered.append(reply)
 
     def _vrfy(self, text: str) -> _Rest:
         answer: object

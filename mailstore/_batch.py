@@ -86,24 +86,8 @@ def commit(batch: Iterable[Delivery], cache: MaildirCache, sync: Sync, together:
 
     Syncs of several files, or directories, are made at the same time: each waits for the disk.
     """
-
-    def find(delivery: Delivery) -> None:
-        delivery.maildir = delivery.mailbox or cache.get(delivery.parts)
-
-    def withdraw(delivery: Delivery) -> None:
-        _withdraw(delivery)
-        # A descriptor is not synced again once that has failed.
-        cache.drop(delivery.parts)
-
-    def publish(delivery: Delivery) -> None:
-        try:
-            if _link(delivery):
-                return
-        except NoLinkError:
-            _write_alone(delivery, sync)
-        delivery.maildir.publish(delivery.name)
-
-    deliveries = _each(batch, find)
+    publish = partial(_publish, sync)
+    deliveries = _each(batch, partial(_find, cache))
     if sync is Sync.SYNCFS:
         with _FileSystems() as file_systems:
             # syncfs(2) tells of failures since its descriptor was opened.
@@ -120,8 +104,9 @@ def commit(batch: Iterable[Delivery], cache: MaildirCache, sync: Sync, together:
         deliveries = _each(deliveries, _fsync, undo=_discard, together=together)
         deliveries = _each(deliveries, _close_named, undo=_discard)
         deliveries = _each(deliveries, publish, undo=_discard)
-        groups = _group(deliveries, lambda delivery: delivery.maildir.target)
-        deliveries = _sync(groups, os.fsync, undo=withdraw, together=together)
+        groups = _group(deliveries, _target)
+        undo = partial(_withdraw_and_drop, cache)
+        deliveries = _sync(groups, os.fsync, undo=undo, together=together)
     else:
         deliveries = _each(deliveries, _write)
         deliveries = _each(deliveries, _close_named, undo=_discard)
@@ -208,6 +193,14 @@ class _FileSystems:
         return self._descriptors[delivery.maildir.device]
 
 
+def _find(cache: MaildirCache, delivery: Delivery) -> None:
+    delivery.maildir = delivery.mailbox or cache.get(delivery.parts)
+
+
+def _target(delivery: Delivery) -> int:
+    return delivery.maildir.target
+
+
 def _write(delivery: Delivery) -> None:
     if isinstance(delivery, PreparedDelivery):
         return
@@ -264,6 +257,15 @@ def _close_named(delivery: Delivery) -> None:
         _close(delivery)
 
 
+def _publish(sync: Sync, delivery: Delivery) -> None:
+    try:
+        if _link(delivery):
+            return
+    except NoLinkError:
+        _write_alone(delivery, sync)
+    delivery.maildir.publish(delivery.name)
+
+
 def _link(delivery: Delivery) -> bool:
     """Publish a delivery that has no name in tmp/; False for one that has. Raises NoLinkError."""
     if delivery.is_link:
@@ -305,3 +307,9 @@ def _withdraw(delivery: Delivery) -> None:
     except OSError as error:
         # A message twice is allowed, a lost one is not.
         _logger.warning("%a stays although it is not durable: %s", delivery.name, error)
+
+
+def _withdraw_and_drop(cache: MaildirCache, delivery: Delivery) -> None:
+    _withdraw(delivery)
+    # A descriptor is not synced again once that has failed.
+    cache.drop(delivery.parts)

@@ -25,7 +25,8 @@ def write_all(descriptor: int, *blocks: bytes | bytearray) -> None:
     if missing:
         rest = memoryview(b"".join(blocks))[-missing:]
         while rest:
-            rest = rest[os.write(descriptor, rest) :]
+            written = os.write(descriptor, rest)
+            rest = rest[written:]
 
 
 def copy_all(source: int, target: int, size: int, *, offset: int = 0) -> None:

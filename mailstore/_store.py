@@ -127,16 +127,10 @@ class MaildirStore:
         )
         recipients = transaction.recipients
         head = partial(trace.for_recipient, recipients[0]) if recipients else None
-
-        def find(recipient: Recipient) -> Place:
-            return self._find(destinations[recipient])
-
-        def open_in_place() -> InPlace | None:
-            try:
-                return self._copies.open_in_place(find(recipients[0]))
-            except (NoFolderError, ValueError):
-                return None
-
+        find = partial(self._find_for, destinations)
+        open_in_place = None
+        if self._spools_in_place and len(recipients) == 1:
+            open_in_place = partial(self._open_in_place, destinations[recipients[0]])
         spool = Spool(
             self._spool_directory,
             threshold=self._spool_threshold,
@@ -145,7 +139,7 @@ class MaildirStore:
             field=self._field,
             reads_fields=report is not None,
             head=head,
-            in_place=open_in_place if self._spools_in_place and len(recipients) == 1 else None,
+            in_place=open_in_place,
         )
         links = self._hard_links and len(recipients) > 1
         retries = self._retries
@@ -186,16 +180,21 @@ class MaildirStore:
         Raises ValueError for a Maildir that is not below the root of the store.
         """
         result: Future[Reply | None] = Future()
-
-        def run() -> None:
-            try:
-                result.set_result(job())
-            except Exception as error:
-                result.set_exception(error)
-
         parts = self._find(destination).parts
+        run = partial(_settle, result, job)
         mine = self._turns.begin(parts, run, partial(result.set_result, late))
         return result if mine is None else partial(_run, mine, result)
+
+    def _find_for(
+        self, destinations: Mapping[Recipient, PurePath | Destination], recipient: Recipient
+    ) -> Place:
+        return self._find(destinations[recipient])
+
+    def _open_in_place(self, destination: PurePath | Destination) -> InPlace | None:
+        try:
+            return self._copies.open_in_place(self._find(destination))
+        except (NoFolderError, ValueError):
+            return None
 
     def _find(self, destination: PurePath | Destination) -> Place:
         if isinstance(destination, Destination):
@@ -351,6 +350,13 @@ class MaildirSink:
 def _run(run: Callable[[], None], result: Pending[T]) -> T:
     run()
     return result.result()
+
+
+def _settle(result: "Future[Reply | None]", job: Callable[[], Reply | None]) -> None:
+    try:
+        result.set_result(job())
+    except Exception as error:
+        result.set_exception(error)
 
 
 def _store(outcome: Outcome, store: Callable[[], None]) -> None:

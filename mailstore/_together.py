@@ -39,20 +39,10 @@ class Together:
             return (_failure(call, item) for item in items)
         errors: list[Exception | None] = [None] * len(items)
         finished: SimpleQueue[None] = SimpleQueue()
-
-        def work(first: int) -> None:
-            for index in range(first, len(items), shares):
-                errors[index] = _failure(call, items[index])
-
-        def help_out(first: int) -> None:
-            try:
-                work(first)
-            finally:
-                finished.put(None)
-
+        share = partial(_share, call, items, errors, shares)
         for first in range(1, shares):
-            self._jobs.put(partial(help_out, first))
-        work(0)
+            self._jobs.put(partial(_help, share, first, finished))
+        share(0)
         for _ in range(1, shares):
             finished.get()
         return errors
@@ -80,6 +70,24 @@ class Together:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             job()
+
+
+def _share(
+    call: Callable[[_Item], None],
+    items: Sequence[_Item],
+    errors: list[Exception | None],
+    shares: int,
+    first: int,
+) -> None:
+    for index in range(first, len(items), shares):
+        errors[index] = _failure(call, items[index])
+
+
+def _help(share: Callable[[int], None], first: int, finished: SimpleQueue[None]) -> None:
+    try:
+        share(first)
+    finally:
+        finished.put(None)
 
 
 def _failure(call: Callable[[_Item], None], item: _Item) -> Exception | None:

@@ -1,4 +1,4 @@
-"""`python -m tests.compiled`: the tests of the protocol, compiled, and of adapters on it.
+"""`python -m tests.compiled`: the tests of protocol and store, compiled, and of adapters on them.
 
 They run in a copy beside the packages of the wheel: what is imported is what the wheel has.
 """
@@ -16,9 +16,14 @@ _ROOT: Final = Path(__file__).parents[1]
 # The adapters are not compiled: of their tests those that go everywhere with them.
 _TESTS: Final = (
     "tests/protocol",
+    "tests/mailstore",
+    *(f"tests/faults/test_{name}.py" for name in ("store_calls", "crash_model")),
     *(f"tests/adapters/test_{name}.py" for name in ("client", "dialogs", "jobs", "sessions")),
 )
-_CHECK: Final = "import lmtp_proto._server as s; assert not s.__file__.endswith('.py'), s.__file__"
+_CHECK: Final = (
+    "import lmtp_proto._server as p, mailstore._batch as s;"
+    "assert not (p.__file__ + s.__file__).endswith('.py'), (p.__file__, s.__file__)"
+)
 
 
 def main(arguments: list[str]) -> int:

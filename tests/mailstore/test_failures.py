@@ -4,6 +4,7 @@ Each test lets calls of the os module fail that a delivery needs; what the store
 failing disks and full file systems is in tests/faults.
 """
 
+import ctypes
 import errno
 import logging
 import os
@@ -178,16 +179,18 @@ def test_a_failed_descriptor_is_not_synced_again(
 def test_syncfs_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: int) -> None:
     calls = []
 
-    def syncfs(descriptor: int) -> None:
+    def syncfs(descriptor: int) -> int:
         visible = len(mail_in(tmp_path / "bad"))
         calls.append(visible)
-        if len(calls) == phase + 1:
-            raise OSError(errno.EIO, "I/O error")
+        if len(calls) != phase + 1:
+            return 0
+        ctypes.set_errno(errno.EIO)
+        return -1
 
     with opened(tmp_path, sync=Sync.SYNCFS) as store:
         deliver(store, _SMALL, ["bad"])
         (tmp_path / "bad").joinpath("new", os.listdir(tmp_path / "bad" / "new")[0]).unlink()
-        monkeypatch.setattr("mailstore._batch.syncfs", syncfs)
+        monkeypatch.setattr("mailstore._sync._libc.syncfs", syncfs)
         assert codes(deliver(store, _SMALL, ["bad"])) == [451]
         assert files_below(tmp_path) == []
         assert codes(deliver(store, _SMALL, ["bad"])) == [250]

@@ -276,7 +276,12 @@ def test_the_disk_works_while_the_message_comes_in(
 
 def test_a_large_message_costs_syncfs_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    monkeypatch.setattr("mailstore._batch.syncfs", calls.append)
+
+    def syncfs(descriptor: int) -> int:
+        calls.append(descriptor)
+        return 0
+
+    monkeypatch.setattr("mailstore._sync._libc.syncfs", syncfs)
     with opened(tmp_path, sync=Sync.SYNCFS) as store:
         assert codes(deliver(store, _LARGE, ["a"])) == [250]
     assert len(calls) == 1
