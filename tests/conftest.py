@@ -1,11 +1,13 @@
-"""What all tests share: the markers of the folders, and skips that must not pass for success.
+"""What all tests share: markers, a folder for every user, skips that must not pass for success.
 
 With LMTP_REQUIRE_INTEROP set, a skip of a test marked ``interop``, ``faults`` or ``privileges`` is
 a failure: a machine that is meant to have the other mail software cannot lose those tests unseen.
 """
 
 import os
-from collections.abc import Generator
+import shutil
+import tempfile
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -19,6 +21,16 @@ _REQUIRED = bool(os.environ.get("LMTP_REQUIRE_INTEROP"))
 hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A temporary folder that every user may enter, with a path short enough for a UNIX socket."""
+    # Not pytest's own: the next run of pytest on the machine closes those to all others.
+    path = Path(tempfile.mkdtemp(prefix="lmtp-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
 
 
 def _folder(path: Path) -> str:

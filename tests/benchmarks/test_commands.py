@@ -33,10 +33,8 @@ def test_throughput_measures_a_peer_and_reports(tmp_path: Path) -> None:
     assert names == {"throughput.json", "throughput.md", "throughput.svg", "throughput.png"}
 
 
-def test_durable_mail_is_kept_on_request(tmp_path: Path) -> None:
+def test_durable_mail_is_kept_on_request(folder: Path) -> None:
     # Dovecot, the reference of durable cells, delivers as somebody who has to reach the folder.
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
     done = _run(
         "throughput",
         "--quick",
@@ -44,10 +42,10 @@ def test_durable_mail_is_kept_on_request(tmp_path: Path) -> None:
         "--cells",
         "durable/aiosmtpd-asyncio/*",
         "--out",
-        str(tmp_path),
+        str(folder),
     )
     assert done.returncode == 0, done.stderr
-    delivered = list(tmp_path.glob("mail-*/0-durable-aiosmtpd-asyncio-*/u*/new/*"))
+    delivered = list(folder.glob("mail-*/0-durable-aiosmtpd-asyncio-*/u*/new/*"))
     assert len(delivered) == 20 * 3
 
 

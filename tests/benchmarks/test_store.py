@@ -21,11 +21,9 @@ def _run(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.fixture
-def out(tmp_path: Path) -> Path:
+def out(folder: Path) -> Path:
     """A folder that Dovecot, who delivers as somebody else, can reach."""
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
-    return tmp_path / "results"
+    return folder / "results"
 
 
 @pytest.mark.interop

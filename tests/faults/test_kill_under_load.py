@@ -4,22 +4,11 @@ This kills processes, not the machine: that acknowledged mail has reached the di
 that watch its system calls.
 """
 
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.faults.daemon_kill import kill_rounds
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    # A short path: that of a UNIX socket may have 107 octets.
-    path = Path(tempfile.mkdtemp(prefix="lmtp-"))
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.mark.timeout(300)

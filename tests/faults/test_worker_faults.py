@@ -1,9 +1,6 @@
 """Reloads and killed processes under load: nobody is refused, nothing acknowledged is lost."""
 
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,14 +14,6 @@ from tests.faults.worker_faults import (
 )
 
 _as_root = pytest.mark.skipif(os.geteuid() != 0, reason="changing users needs root")
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    # A short path: that of a UNIX socket may have 107 octets.
-    path = Path(tempfile.mkdtemp(prefix="lmtp-"))
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.mark.timeout(120)

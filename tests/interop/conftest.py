@@ -1,8 +1,6 @@
-"""Fixtures: a folder that every user may enter, the four runtimes, our daemon, the peers."""
+"""Fixtures: the four runtimes, our daemon, the peers."""
 
 import importlib.util
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,15 +12,6 @@ from tests.interop.daemon import Daemon
 from tests.interop.postfix import PrivatePostfix, missing_program
 
 _EXTRA_PACKAGES = {"uvloop": "uvloop", "gevent": "gevent"}
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A temporary folder that other users than the tests' own may enter."""
-    path = Path(tempfile.mkdtemp(prefix="lmtp-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.fixture(params=["asyncio", "uvloop", "gevent", "blocking"])
