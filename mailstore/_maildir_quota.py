@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import PurePath
 from typing import Final
@@ -198,13 +198,13 @@ class MaildirQuota:
                 return Usage(0, 0)
             found = _maildirsize.read(maildir, self._limits)
             if found is None or not (found.fresh or self._within_limits(found.usage)):
-                return self._recount(maildir)
+                return self._count_anew(maildir)
             return found.usage
 
     def recalculate(self) -> Usage:
         """Count all messages and write `maildirsize` anew. Raises OSError."""
         with self._open() as maildir:
-            return Usage(0, 0) if maildir is None else self._recount(maildir)
+            return Usage(0, 0) if maildir is None else self._count_anew(maildir)
 
     def count(self) -> Usage:
         """Count all messages and write nothing, for a counter elsewhere. Raises OSError."""
@@ -287,8 +287,10 @@ class MaildirQuota:
             flight.messages += messages
             return True
 
-        with self._open() as maildir:
+        with ExitStack() as stack:
             with flight.lock:
+                # Opened while nothing arrives: one that was missing before may be full by now.
+                maildir = stack.enter_context(self._open())
                 if maildir is None:
                     attempt(_maildirsize.Recorded(Usage(0, 0), fresh=True))
                     return
@@ -301,7 +303,7 @@ class MaildirQuota:
                         return
                 for left in reversed(range(_COUNTS)):
                     before = flight.stored
-                    usage = self._recount(maildir)
+                    usage = self._recount(maildir, flight)
                     with flight.lock:
                         # What arrived meanwhile was perhaps counted and perhaps not.
                         most = Usage(
@@ -312,9 +314,23 @@ class MaildirQuota:
                             attempt(_maildirsize.Recorded(most, fresh=True))
                             return
 
-    def _recount(self, maildir: int) -> Usage:
+    def _count_anew(self, maildir: int) -> Usage:
+        flight = self._flights.enter(self._parts)
+        try:
+            return self._recount(maildir, flight)
+        finally:
+            self._flights.leave(self._parts, flight)
+
+    def _recount(self, maildir: int, flight: _Flight) -> Usage:
         before = _maildirsize.read(maildir) if self._policy.warnings else None
-        usage = _maildirsize.recount(maildir, self._limits, self._counts, durable=self._durable)
+        usage = _maildirsize.recount(
+            maildir,
+            self._limits,
+            self._counts,
+            # What arrives in between would be in no file that is read then.
+            replacing=flight.lock,
+            durable=self._durable,
+        )
         if before is not None:
             self._warn(before.usage, usage)
         return usage

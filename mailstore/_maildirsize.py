@@ -16,7 +16,7 @@ import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -168,14 +168,20 @@ def append(maildir: int, size: int, *, tell: bool, durable: bool = False) -> Usa
 
 
 def recount(
-    maildir: int, limits: Limits, counted: Callable[[str], bool], *, durable: bool = False
+    maildir: int,
+    limits: Limits,
+    counted: Callable[[str], bool],
+    *,
+    replacing: AbstractContextManager[object],
+    durable: bool = False,
 ) -> Usage:
     """Count what the directory `maildir` holds and write `maildirsize` anew.
 
     `counted` says of each folder, by the name of its directory ("" is INBOX), whether it counts.
     What others add meanwhile may be in the new file twice, but is not lost; it is not in what this
-    gives. `durable`: the file is synced. Raises OSError for what cannot be counted; that the file
-    cannot be written is no failure.
+    gives. What they add while the file is replaced is in the new one a moment later: `replacing` is
+    entered for that time, and keeps away who must not miss it. `durable`: the file is synced.
+    Raises OSError for what cannot be counted; that the file cannot be written is no failure.
     """
     try:
         old = _old_file(maildir, limits, durable=durable)
@@ -194,7 +200,8 @@ def recount(
         begin = os.fstat(old).st_size
         usage = count(maildir, counted)
         try:
-            _replace(maildir, old, begin, limits, usage, durable=durable)
+            with replacing:
+                _replace(maildir, old, begin, limits, usage, durable=durable)
         except OSError as error:
             _logger.warning("maildirsize cannot be written, all mail is counted: %s", error)
         return usage

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
@@ -549,3 +550,94 @@ def test_what_arrives_while_mail_is_counted_is_not_missed(
         quota.reserve(100)
     assert len(counts) == 2
     quotas.close()
+
+
+class _Aside:
+    """Something done in another thread while this one is amid something else.
+
+    It is given a moment, since it may have to wait until this thread goes on.
+    """
+
+    def __init__(self, what: Callable[[], object]) -> None:
+        self._thread = threading.Thread(target=what)
+
+    def begin(self) -> None:
+        self._thread.start()
+        self._thread.join(0.2)
+
+    def end(self) -> None:
+        self._thread.join()
+
+
+def _tries(quota: MaildirQuota, size: int) -> bool:
+    try:
+        quota.reserve(size)
+    except QuotaExceeded:
+        return False
+    return True
+
+
+def test_a_maildir_that_fills_after_it_was_missing_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admitted = []
+
+    def deliver() -> None:
+        try:
+            room = quota.reserve(5)
+        except QuotaExceeded:
+            return
+        _mail(_maildir(tmp_path), 5)
+        room.commit()
+        admitted.append("deliver")
+
+    aside = _Aside(deliver)
+    opens = os.open
+
+    def missing(path: object, *arguments: Any, **options: Any) -> int:
+        try:
+            return opens(path, *arguments, **options)  # type: ignore[arg-type]
+        except FileNotFoundError:
+            if threading.current_thread() is threading.main_thread():
+                monkeypatch.undo()
+                aside.begin()
+            raise
+
+    with _quota(tmp_path, QuotaPolicy.parse("*:messages=1")) as quota:
+        monkeypatch.setattr(os, "open", missing)
+        if _tries(quota, 5):
+            admitted.append("here")
+        aside.end()
+    assert len(admitted) == 1
+
+
+def test_what_arrives_while_the_file_is_replaced_is_not_missed(
+    maildir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (maildir / "maildirsize").write_bytes(b"10000S,4C\n300 2\n")
+    os.utime(maildir / "maildirsize", (0, 0))
+    admitted = []
+
+    def arrive() -> None:
+        _mail(maildir, 5)
+        room.commit()
+
+    arrival = _Aside(arrive)
+    another = _Aside(lambda: admitted.append(_tries(quota, 5)))
+    rename = os.rename
+
+    def replace(*names: Any, **options: Any) -> None:
+        monkeypatch.undo()
+        arrival.begin()
+        rename(*names, **options)
+        another.begin()
+
+    with _quota(maildir.parent, QuotaPolicy.parse("*:bytes=10000:messages=4")) as quota:
+        room, second = quota.reserve(5), quota.reserve(5)
+        monkeypatch.setattr(os, "rename", replace)
+        # No room, by an old file: all is counted anew.
+        assert not _tries(quota, 5)
+        for aside in (arrival, another):
+            aside.end()
+        second.cancel()
+    assert admitted == [False]
